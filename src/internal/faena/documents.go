@@ -1,0 +1,96 @@
+package faena
+
+import (
+	"context"
+	"time"
+)
+
+// Documents is the port of the document store: functions with their revisions, users, and the history of
+// activations. Its adapters (boltstore; MongoDB later) pass one contract suite. All methods are safe for
+// concurrent use, return copies that the caller may change, honour ctx, and answer a store that is away with an
+// *Error of KindUnavailable.
+type Documents interface {
+	FunctionDocuments
+	UserDocuments
+	HistoryDocuments
+
+	// Ping reports whether the store can be read and written.
+	Ping(ctx context.Context) error
+	// Close waits for what is under way and releases the store.
+	Close() error
+}
+
+// Condition is what must hold of a function's head before it is changed.
+type Condition struct {
+	// IfMatch is the ETag that the head must have; "" is any, "*" any that exists. A mismatch, or a head that does
+	// not exist, is an *Error of KindPrecondition.
+	IfMatch string
+	// IfNoneMatch true means that the head must not exist; otherwise KindPrecondition.
+	IfNoneMatch bool
+}
+
+// FunctionDocuments holds functions and their immutable revisions.
+type FunctionDocuments interface {
+	// AddRevision stores rev as the next revision of its function and makes it the current one, in one step. It
+	// sets rev.Number, and makes the function where it does not exist (created is true then).
+	AddRevision(ctx context.Context, rev Revision, c Condition) (f Function, created bool, err error)
+	// SetCurrent makes an existing revision the current one. KindNotFound for a function or revision that is absent.
+	SetCurrent(ctx context.Context, user, name string, number int, c Condition) (Function, error)
+	// Function returns the head; KindNotFound where there is none.
+	Function(ctx context.Context, user, name string) (Function, error)
+	// Functions lists a user's heads in order of name, those after the given name ("" is from the start).
+	Functions(ctx context.Context, user, after string, limit int) ([]Function, error)
+	// Revision returns one revision; KindNotFound where there is none.
+	Revision(ctx context.Context, user, name string, number int) (Revision, error)
+	// Revisions lists a function's revisions, newest first, those below the given number (0 is from the newest).
+	Revisions(ctx context.Context, user, name string, below, limit int) ([]Revision, error)
+	// DeleteFunction removes the head and every revision. KindNotFound where there is none. A function made again
+	// under the name begins with revision 1 and another CreatedAt, hence another ETag.
+	DeleteFunction(ctx context.Context, user, name string, c Condition) error
+}
+
+// UserDocuments holds the users' profiles.
+type UserDocuments interface {
+	// PutUser makes or replaces a profile. A name that differs from an existing one (tombstones included) only in
+	// case, or that belongs to a tombstone, is KindConflict. CreatedAt of an existing profile is kept.
+	PutUser(ctx context.Context, u User) (created bool, err error)
+	// User returns a profile; KindNotFound where there is none or it is deleted.
+	User(ctx context.Context, name string) (User, error)
+	// Users lists profiles in order of name, those after the given name; tombstones are left out.
+	Users(ctx context.Context, after string, limit int) ([]User, error)
+	// EraseUser turns the profile into a tombstone and removes the user's functions, revisions, history and usage.
+	// KindNotFound where there is none.
+	EraseUser(ctx context.Context, name string) error
+}
+
+// HistoryQuery selects a page of a user's activations, newest first.
+type HistoryQuery struct {
+	User     string
+	Function string // "" is any
+	State    State  // "" is any
+	Before   string // only ids smaller than this one; "" is from the newest
+	Limit    int    // 1 to 1,000
+}
+
+// Usage counts what ended, of activations admitted in one hour.
+type Usage struct {
+	User      string    `json:"user"`
+	Hour      time.Time `json:"hour"` // start of the hour, UTC
+	Completed int64     `json:"completed"`
+	Failed    int64     `json:"failed"` // every terminal state but succeeded
+	RunUS     int64     `json:"run_us"`
+}
+
+// HistoryDocuments holds terminal records.
+type HistoryDocuments interface {
+	// Insert stores terminal records. One that is stored already is left as it is and is no error, so that
+	// recording may be repeated. The usage of every hour touched is computed again from the records (set, never
+	// incremented).
+	Insert(ctx context.Context, records []Record) error
+	// Activation returns one record; KindNotFound where there is none.
+	Activation(ctx context.Context, user, id string) (Record, error)
+	// Activations returns a page, newest first. The time it takes does not depend on how many a user has.
+	Activations(ctx context.Context, q HistoryQuery) ([]Record, error)
+	// UserUsage sums a user's usage over all hours.
+	UserUsage(ctx context.Context, user string) (Usage, error)
+}
