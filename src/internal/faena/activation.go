@@ -97,6 +97,7 @@ type Blob struct {
 	Inline    []byte `json:"inline,omitempty"`    // set where Object is empty
 	Object    string `json:"object,omitempty"`    // name in the object store
 	Truncated bool   `json:"truncated,omitempty"` // something was dropped: of a log the head, of a result the tail
+	Dropped   int64  `json:"dropped,omitempty"`   // of a log: how many bytes before the first that is kept
 }
 
 // Timings are the stages of an activation in microseconds, each measured on one host's monotonic clock, but
