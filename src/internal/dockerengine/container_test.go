@@ -21,11 +21,9 @@ func plain(t testing.TB) string {
 
 func TestEngine_Create_Inspect(t *testing.T) {
 	e := open(t)
-	if err := e.EnsureNetwork(t.Context(), DefaultNetwork); err != nil {
-		t.Fatal(err)
-	}
+	bridge := bridgeFor(t, e)
 	c := spec(t, plain(t))
-	c.Network, c.Volumes, c.Capabilities = DefaultNetwork, []string{"/data", "/dev/shm", "/.faena/run"}, []string{"CHOWN"}
+	c.Network, c.Volumes, c.Capabilities = bridge, []string{"/data", "/dev/shm", "/.faena/run"}, []string{"CHOWN"}
 	id := create(t, e, c)
 
 	var got struct {
@@ -69,7 +67,7 @@ func TestEngine_Create_Inspect(t *testing.T) {
 	check("health check", got.Config.Healthcheck.Test, []string{"NONE"})
 	check("capabilities", fmt.Sprint(h.CapDrop, h.CapAdd, h.Privileged), "[ALL] [CAP_CHOWN] false")
 	check("security options", h.SecurityOpt, []string{"no-new-privileges"})
-	check("namespaces", fmt.Sprint(h.IpcMode, h.CgroupnsMode, h.NetworkMode, h.PidMode), fmt.Sprint("private", "private", "faena", ""))
+	check("namespaces", fmt.Sprint(h.IpcMode, h.CgroupnsMode, h.NetworkMode, h.PidMode), fmt.Sprint("private", "private", bridge, ""))
 	check("memory", fmt.Sprint(h.Memory, h.MemorySwap, h.OomKillDisable), "67108864 67108864 false")
 	check("cpus", h.NanoCpus, 1500000000)
 	check("pids", h.PidsLimit, 20+InitPIDs)

@@ -2,8 +2,11 @@ package dockerengine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"maps"
+	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/network"
@@ -14,30 +17,47 @@ import (
 // DefaultNetwork is the bridge that all functions with a network share.
 const DefaultNetwork = "faena"
 
-// optionICC is the bridge driver's switch for traffic between containers.
-const optionICC = "com.docker.network.bridge.enable_icc"
+// Options of the engine's bridge driver.
+const (
+	optionICC    = "com.docker.network.bridge.enable_icc" // traffic between containers
+	optionBridge = "com.docker.network.bridge.name"
+)
 
 // EnsureNetwork makes the shared bridge without traffic between its containers, where it does not exist yet. A
 // network of that name that is something else is KindConflict: it is not ours to change. One bridge serves all,
 // because a network per function exhausts the engine's address pool at about 30.
+//
+// Several workers may call it at once. The engine would then make several networks of one name, none of which can be
+// used by that name, but never two with the same bridge: so who is refused for the bridge's name waits for the other.
 func (e *Engine) EnsureNetwork(ctx context.Context, name string) error {
 	ctx, done := e.deadline(ctx, e.timeouts.Create)
 	defer done()
-	found, err := e.client.NetworkInspect(ctx, name, network.InspectOptions{})
-	if errdefs.IsNotFound(err) {
-		_, err = e.client.NetworkCreate(ctx, name, network.CreateOptions{Driver: "bridge",
-			Options: map[string]string{optionICC: "false"}, Labels: map[string]string{"faena.network": name}})
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		found, err := e.client.NetworkInspect(ctx, name, network.InspectOptions{})
 		if err == nil {
-			return nil
+			return isolated(found)
 		}
-		if errdefs.IsConflict(err) { // made by another worker meanwhile
-			found, err = e.client.NetworkInspect(ctx, name, network.InspectOptions{})
+		if errdefs.IsNotFound(err) {
+			_, err = e.client.NetworkCreate(ctx, name, network.CreateOptions{Driver: "bridge",
+				Options: map[string]string{optionICC: "false", optionBridge: BridgeName(name)}, Labels: map[string]string{"faena.network": name}})
+		}
+		if err == nil || !(errdefs.IsConflict(err) || strings.Contains(err.Error(), "same bridge name")) {
+			return e.failed(ctx, "make network "+name, err)
+		}
+		select {
+		case <-ctx.Done():
+			return e.failed(ctx, "make network "+name, err)
+		case <-tick.C:
 		}
 	}
-	if err != nil {
-		return e.failed(ctx, "make network "+name, err)
-	}
-	return isolated(found)
+}
+
+// BridgeName is the interface, on the engine's host, of the network that EnsureNetwork makes. Linux allows 15 bytes.
+func BridgeName(network string) string {
+	sum := sha256.Sum256([]byte(network))
+	return "faena-" + hex.EncodeToString(sum[:4])
 }
 
 // isolated checks that a network that was there before is the one that EnsureNetwork would make.
@@ -47,5 +67,5 @@ func isolated(n network.Inspect) error {
 	}
 	return &faena.Error{Kind: faena.KindConflict, Reason: "network_conflict", Component: faena.ComponentEngine,
 		Message: fmt.Sprintf("The engine has a network %q that is not Faena's: driver %s, options %v. Remove it with `docker network rm %s`, or choose another name.",
-			n.Name, n.Driver, maps.Clone(n.Options), n.Name)}
+			n.Name, n.Driver, n.Options, n.Name)}
 }

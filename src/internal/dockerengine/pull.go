@@ -35,16 +35,24 @@ func (e *Engine) PullImage(ctx context.Context, ref string, creds *faena.Credent
 		err = readPull(stream, progress)
 		_ = stream.Close() // read to its end, or given up
 	}
-	if err != nil {
-		return pullFailed(e.failed(ctx, "pull image", err), ref, creds)
+	switch cause := context.Cause(ctx); {
+	case err == nil:
+		return e.checkPlatform(ctx, ref)
+	case errors.Is(cause, errStalled):
+		return pullErrorFor(faena.ReasonStartFailed, fmt.Sprintf("Image %s could not be pulled: nothing came for %v.", ref, e.timeouts.Stall), nil)
+	case errors.Is(cause, errDeadline):
+		return pullErrorFor(faena.ReasonStartFailed, fmt.Sprintf("Image %s could not be pulled within %v.", ref, e.timeouts.Pull), nil)
 	}
-	return e.checkPlatform(ctx, ref)
+	return pullFailed(e.failed(ctx, "pull image", err), ref, creds)
 }
+
+// errStalled is the cause of a context that ended because a pull made no progress.
+var errStalled = errors.New("the pull made no progress")
 
 // stallGuard ends the context where progress is not called for a while: a pull may take long, but not silently.
 func (e *Engine) stallGuard(ctx context.Context) (guarded context.Context, progress, stop func()) {
 	guarded, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(e.timeouts.Stall, func() { cancel(errDeadline) })
+	timer := time.AfterFunc(e.timeouts.Stall, func() { cancel(errStalled) })
 	return guarded, func() { timer.Reset(e.timeouts.Stall) }, func() { timer.Stop(); cancel(nil) }
 }
 

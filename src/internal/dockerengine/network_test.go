@@ -1,0 +1,80 @@
+package dockerengine
+
+import (
+	"crypto/rand"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/faenatest"
+)
+
+// networkName is the name of a network that is removed when the test ends.
+func networkName(t testing.TB) string {
+	t.Helper()
+	name := "faenatest-" + strings.ToLower(rand.Text()[:12])
+	d := faenatest.Engine(t)
+	t.Cleanup(func() { d.Delete(t, "/networks/"+name) })
+	return name
+}
+
+func bridgeFor(t testing.TB, e *Engine) string {
+	t.Helper()
+	name := networkName(t)
+	if err := e.EnsureNetwork(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestEngine_EnsureNetwork(t *testing.T) {
+	e := open(t)
+	t.Run("is made once", func(t *testing.T) {
+		name := networkName(t)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := e.EnsureNetwork(t.Context(), name); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		var found []struct{ Name, Driver string }
+		faenatest.Engine(t).Get(t, `/networks?filters={"name":["`+name+`"]}`, &found)
+		if len(found) != 1 || found[0].Driver != "bridge" {
+			t.Errorf("got %+v, want one bridge", found)
+		}
+	})
+	t.Run("keeps containers apart", func(t *testing.T) {
+		image, bridge := plain(t), bridgeFor(t, e)
+		first, second := spec(t, image), spec(t, image)
+		first.Network, second.Network = bridge, bridge
+		server, client := launch(t, e, first), launch(t, e, second)
+		server.expect("0", "serve 9000")
+		server.expect("0", "dial 127.0.0.1 9000")
+		var got struct {
+			NetworkSettings struct {
+				Networks map[string]struct{ IPAddress string }
+			}
+		}
+		faenatest.Engine(t).Get(t, "/containers/"+server.id+"/json", &got)
+		ip := got.NetworkSettings.Networks[bridge].IPAddress
+		if answer := client.tell("dial %s 9000", ip); answer == "0" {
+			t.Errorf("a container reached another at %s", ip)
+		}
+	})
+	t.Run("none", func(t *testing.T) {
+		a := launch(t, e, spec(t, plain(t)))
+		a.expect(itoa(syscall.ENETUNREACH), "dial 192.0.2.1 80")
+	})
+	t.Run("somebody else's", func(t *testing.T) {
+		name := networkName(t)
+		faenatest.Engine(t).Post(t, "/networks/create", map[string]any{"Name": name, "Driver": "bridge"}, nil)
+		if err := e.EnsureNetwork(t.Context(), name); !faena.IsKind(err, faena.KindConflict) {
+			t.Errorf("got %v, want a conflict", err)
+		}
+	})
+}
