@@ -1,0 +1,119 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+	"github.com/google/uuid"
+)
+
+// Activate admits an activation and, unless it is asynchronous, waits for its end. It returns the terminal record,
+// or the record as it is for an asynchronous call, after faena.SyncWait, or when this instance stops. The errors
+// are those of admission (nothing runs then, unless one says OutcomeUnknown), no_worker, and ctx's own where the
+// caller went away: the activation goes on.
+func (c *Control) Activate(ctx context.Context, req faena.ActivationRequest) (faena.Record, error) {
+	fn, err := c.functions.get(ctx, req.User, req.Function)
+	if err != nil {
+		return faena.Record{}, err
+	}
+	if err := c.checkParameter(&fn.revision.Spec, req.Parameter); err != nil {
+		return faena.Record{}, err
+	}
+	a, err := c.admission(ctx, fn, req)
+	if err != nil {
+		c.refused(err)
+		return faena.Record{}, err
+	}
+	var w *waiter
+	if !req.Async {
+		w = c.waits.add(a.record.ID)
+		defer c.waits.remove(a.record.ID)
+	}
+	if err := a.admit(ctx); err != nil {
+		c.refused(err)
+		return faena.Record{}, err
+	}
+	c.tally.accepted.Add(1)
+	c.tally.touch(req.User)
+	c.o.Observer.Admitted(a.record.Group, req.Async)
+	if req.Async {
+		return *a.record, nil
+	}
+	r, err := c.await(ctx, w, a.record)
+	if err != nil {
+		return faena.Record{}, err
+	}
+	return *r, nil
+}
+
+func (c *Control) refused(err error) {
+	reason := "internal"
+	if e, ok := asError(err); ok {
+		reason = e.Reason
+	}
+	c.o.Observer.Refused(reason)
+}
+
+// admission makes the record and the message of an activation.
+func (c *Control) admission(ctx context.Context, fn *deployed, req faena.ActivationRequest) (*admission, error) {
+	spec := &fn.revision.Spec
+	user, err := c.users.get(ctx, "", req.User)
+	if err != nil {
+		return nil, err
+	}
+	limit, ok := user.Limit(spec.Group)
+	if !ok {
+		return nil, &faena.Error{Kind: faena.KindForbidden, Reason: "group_not_granted", Component: faena.ComponentCaller,
+			Message: fmt.Sprintf("Function %q runs in group %q, which is not granted to user %q any more.", req.Function, spec.Group, req.User)}
+	}
+	if err := c.gauge.admits(spec.Group); err != nil {
+		return nil, err
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, fmt.Errorf("make an activation id: %w", err)
+	}
+	below, instance, startWithin := limit, c.o.Instance, faena.SyncWait
+	if req.Async {
+		instance, startWithin = "", c.o.AsyncStartWithin
+		if limit >= 5 { // a fifth is left to synchronous calls
+			below = limit * 4 / 5
+		}
+	}
+	if req.Expires > 0 {
+		startWithin = req.Expires
+	}
+	r := &faena.Record{
+		Schema: faena.SchemaVersion, ID: id.String(), User: req.User, Group: spec.Group,
+		Function: req.Function, Revision: fn.revision.Number, Digest: fn.revision.Digest,
+		Traceparent: req.Traceparent, RequestID: req.RequestID, Instance: instance,
+		Publication: 1, StartWithinMS: startWithin.Milliseconds(),
+		State: faena.StateQueued, AdmittedAt: time.Now().UTC(),
+	}
+	m := &faena.Message{Schema: faena.SchemaVersion, ID: r.ID, Instance: instance, Revision: fn.revision,
+		Parameter: faena.Blob{Size: int64(len(req.Parameter)), Inline: req.Parameter}}
+	return &admission{c: c, slots: c.slots.of(spec.Group, req.User), limit: limit, below: below, record: r, message: m}, nil
+}
+
+// checkParameter refuses what cannot be handed to the function's process.
+func (c *Control) checkParameter(spec *faena.Spec, p []byte) error {
+	if spec.Input != faena.InputStdin {
+		if len(p) > faena.MaxArgBytes {
+			return &faena.Error{Kind: faena.KindTooLarge, Reason: "parameter_too_large", Component: faena.ComponentCaller,
+				Message: fmt.Sprintf("The parameter is %d bytes; as an argument it can be at most %d (a limit of Linux). "+
+					"Deploy the function with input: stdin for larger ones.", len(p), faena.MaxArgBytes)}
+		}
+		if i := bytes.IndexByte(p, 0); i >= 0 {
+			return faena.Invalid(faena.FieldError{Field: "parameter",
+				Message: fmt.Sprintf("has a NUL byte at position %d, which no argument can carry; deploy the function with input: stdin", i)})
+		}
+	}
+	if int64(len(p)) > c.o.MaxParameterBytes {
+		return &faena.Error{Kind: faena.KindTooLarge, Reason: "parameter_too_large", Component: faena.ComponentCaller,
+			Message: fmt.Sprintf("The parameter is %d bytes; this installation takes at most %d.", len(p), c.o.MaxParameterBytes)}
+	}
+	return nil
+}

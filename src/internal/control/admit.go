@@ -1,0 +1,206 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// admission is one activation on its way in: a record, then a message in a slot (design section 3, steps 1 and 2).
+type admission struct {
+	c       *Control
+	slots   *userSlots
+	limit   int // of the user in the group
+	below   int // only slots below it: less than limit for an asynchronous call
+	record  *faena.Record
+	rev     uint64 // of the record in the bucket
+	message *faena.Message
+}
+
+// admit takes the activation in. When it returns nil, record and message are both acknowledged by the server. An
+// error means that the activation will not run, unless it says OutcomeUnknown. One budget, faena.AdmitBudget, covers
+// all of it, whether or not the caller still waits.
+func (a *admission) admit(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), faena.AdmitBudget)
+	defer cancel()
+	slot, err := a.slots.take(ctx, a.limit, a.below)
+	if err != nil {
+		return a.unavailable(err)
+	}
+	a.record.Slot = slot
+	if err := a.store(ctx); err != nil {
+		a.slots.free(slot)
+		return err
+	}
+	if err := a.publish(ctx); err != nil {
+		a.slots.free(a.record.Slot)
+		return err
+	}
+	return nil
+}
+
+// store writes a large parameter, then the record.
+func (a *admission) store(ctx context.Context) error {
+	p := &a.message.Parameter
+	if p.Size > faena.MaxInlineBytes {
+		data := p.Inline
+		p.Inline, p.Object = nil, "in."+a.record.ID
+		if err := a.c.o.Bus.PutObject(ctx, a.record.Group, p.Object, data); err != nil {
+			if errors.Is(err, faena.ErrFull) {
+				return full(err)
+			}
+			return a.unavailable(err)
+		}
+	}
+	for pause := newPause(); ; {
+		rev, err := a.c.o.Bus.CreateRecord(ctx, a.record)
+		if err == nil {
+			a.rev = rev
+			return nil
+		}
+		if faena.IsKind(err, faena.KindConflict) { // a try whose answer was lost has stored it: the id is ours alone
+			_, a.rev, err = a.c.o.Bus.Record(ctx, a.record.Group, a.record.User, a.record.ID)
+			if err == nil {
+				return nil
+			}
+		}
+		if !transient(err) || pause.wait(ctx) != nil {
+			a.forget(ctx)
+			return a.unavailable(err) // nothing was published, so it cannot run
+		}
+	}
+}
+
+// publish puts the message into the slot of the record. Only a definite "slot taken" moves it to another one; after
+// an unknown outcome the slot never changes, since the message may stand there.
+func (a *admission) publish(ctx context.Context) error {
+	moved, sent := 0, false // sent: a try of unknown outcome may have been stored
+	for pause := newPause(); ; {
+		r := a.record
+		_, _, err := a.c.o.Bus.Publish(ctx, r.User, r.Group, r.Slot, r.Publication, a.message)
+		switch {
+		case err == nil, errors.Is(err, faena.ErrSlotTaken) && sent && a.stored(ctx):
+			a.slots.occupied(r.Slot)
+			return nil
+		case errors.Is(err, faena.ErrSlotTaken) && !sent:
+			if err := a.move(ctx, &moved); err != nil {
+				return a.refuse(ctx, err)
+			}
+			continue
+		case errors.Is(err, faena.ErrFull) && !sent:
+			return a.refuse(ctx, full(err))
+		case errors.Is(err, faena.ErrUnknown):
+			sent = true
+		case !transient(err) && !sent && ctx.Err() == nil:
+			return a.refuse(ctx, err)
+		}
+		if pause.wait(ctx) == nil {
+			continue
+		}
+		if sent {
+			return a.abandon(ctx, err)
+		}
+		return a.refuse(ctx, err)
+	}
+}
+
+// stored reports whether the message in our slot is ours.
+func (a *admission) stored(ctx context.Context) bool {
+	id, _, err := a.c.o.Bus.SlotMessage(ctx, a.record.Group, a.record.User, a.record.Slot)
+	return err == nil && id == a.record.ID
+}
+
+// move takes another slot and writes it into the record, before the next publish.
+func (a *admission) move(ctx context.Context, moved *int) error {
+	a.slots.occupied(a.record.Slot)
+	if *moved++; *moved > 1 { // believed free, then one more; then the stream is asked
+		if err := a.slots.refresh(ctx); err != nil {
+			return a.unavailable(err)
+		}
+	}
+	slot, err := a.slots.take(ctx, a.limit, a.below)
+	if err != nil {
+		return err
+	}
+	a.record.Slot = slot
+	rev, err := a.c.o.Bus.UpdateRecord(ctx, a.record, a.rev)
+	if err != nil {
+		a.slots.free(slot)
+		return a.unavailable(err)
+	}
+	a.rev = rev
+	return nil
+}
+
+// refuse takes back a record whose message is definitely not stored.
+func (a *admission) refuse(ctx context.Context, cause error) error {
+	a.forget(ctx)
+	return a.unavailable(cause)
+}
+
+// forget removes the record and a large parameter. What cannot be removed now is settled as lost by the sweeper.
+func (a *admission) forget(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	r := a.record
+	if err := a.c.o.Bus.PurgeRecord(ctx, r.Group, r.User, r.ID); err != nil {
+		a.c.log.Warn("the record of a refused activation could not be removed", "activation_id", r.ID, "error", err)
+	}
+	if a.message.Parameter.Object != "" {
+		if err := a.c.o.Bus.DeleteObject(ctx, r.Group, a.message.Parameter.Object); err != nil {
+			a.c.log.Warn("the parameter of a refused activation could not be removed", "activation_id", r.ID, "error", err)
+		}
+	}
+}
+
+// abandon ends an admission of which nobody knows whether the message is stored. Where the record can be settled
+// as cancelled, no worker will run it; otherwise the caller is told that the outcome is unknown.
+func (a *admission) abandon(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	out := faena.Unavailable(faena.ComponentQueue, "queue_unavailable",
+		"The queue did not confirm the activation in time. It will not run; try again.", cause)
+	out.Activation = a.record.ID
+	r := *a.record
+	err := r.Fail(faena.ReasonCancelled, "The queue did not confirm its publication.", time.Now())
+	if err == nil {
+		_, err = a.c.o.Bus.UpdateRecord(ctx, &r, a.rev)
+	}
+	if err != nil {
+		out.OutcomeUnknown, out.Reason = true, "outcome_unknown"
+		out.Message = "The queue did not confirm the activation in time: it may run or not. Ask for it by its id before trying again."
+	}
+	return out
+}
+
+// unavailable gives an error that came from the bus its meaning for a caller; one that has a meaning is kept.
+func (a *admission) unavailable(err error) error {
+	if e, ok := errors.AsType[*faena.Error](err); ok {
+		return e
+	}
+	return faena.Unavailable(faena.ComponentQueue, "queue_unavailable",
+		"The queue does not answer, so the activation was not accepted. Try again.", err)
+}
+
+func full(err error) error {
+	return faena.Unavailable(faena.ComponentQueue, "storage_full",
+		"The queue's storage is full, so the activation was not accepted. An operator must give it more room.", err)
+}
+
+// transient reports whether repeating the same step may help.
+func transient(err error) bool {
+	return errors.Is(err, faena.ErrRetry) || errors.Is(err, faena.ErrUnknown)
+}
+
+// pause is the wait between tries: 10 ms, doubling up to 320 ms.
+type pause struct{ next time.Duration }
+
+func newPause() *pause { return &pause{10 * time.Millisecond} }
+
+func (p *pause) wait(ctx context.Context) error {
+	d := p.next
+	p.next = min(2*p.next, 320*time.Millisecond)
+	return sleep(ctx, d)
+}

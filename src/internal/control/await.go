@@ -1,0 +1,159 @@
+package control
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// rereadEvery is how often a waiting call reads its record again, since a Completed message may be lost.
+const rereadEvery = 15 * time.Second
+
+// noWorkerGrace is how long a group must be without a worker before a synchronous call is given up: a worker that
+// restarts is back by then.
+const noWorkerGrace = 3 * time.Second
+
+// waiters are the synchronous calls of this instance by activation id.
+type waiters struct {
+	mu      sync.Mutex
+	waiting map[string]*waiter
+	drained chan struct{} // closed when calls must answer now
+	idle    chan struct{} // closed when draining and nothing waits
+	closing bool
+}
+
+type waiter struct {
+	done  chan *faena.Record // holds the terminal record; of capacity one
+	again chan struct{}      // a hint to read the record; of capacity one
+}
+
+func newWaiters() *waiters {
+	return &waiters{waiting: make(map[string]*waiter), drained: make(chan struct{}), idle: make(chan struct{})}
+}
+
+func (w *waiters) add(id string) *waiter {
+	x := &waiter{done: make(chan *faena.Record, 1), again: make(chan struct{}, 1)}
+	w.mu.Lock()
+	w.waiting[id] = x
+	w.mu.Unlock()
+	return x
+}
+
+func (w *waiters) remove(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.waiting, id)
+	w.settleIdle()
+}
+
+// settleIdle closes idle once. The caller holds mu.
+func (w *waiters) settleIdle() {
+	if w.closing && len(w.waiting) == 0 {
+		select {
+		case <-w.idle:
+		default:
+			close(w.idle)
+		}
+	}
+}
+
+// deliver hands a terminal record to the call that waits for it, if one does.
+func (w *waiters) deliver(r *faena.Record) {
+	w.mu.Lock()
+	x := w.waiting[r.ID]
+	w.mu.Unlock()
+	if x == nil {
+		return
+	}
+	select {
+	case x.done <- r:
+	default: // a second Completed of the same activation
+	}
+}
+
+// lookAgain tells every waiting call to read its record: Completed messages may have been lost.
+func (w *waiters) lookAgain() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, x := range w.waiting {
+		select {
+		case x.again <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (w *waiters) drain(ctx context.Context, after time.Duration) {
+	w.mu.Lock()
+	w.closing = true
+	w.settleIdle()
+	w.mu.Unlock()
+	t := time.NewTimer(after)
+	defer t.Stop()
+	select {
+	case <-w.idle:
+		return
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	close(w.drained)
+	select {
+	case <-w.idle:
+	case <-ctx.Done():
+	}
+}
+
+// completed takes a Completed message: a hint that an activation of this instance has ended.
+func (c *Control) completed(r *faena.Record) {
+	c.slots.of(r.Group, r.User).free(r.Slot)
+	c.tally.touch(r.User)
+	c.waits.deliver(r)
+}
+
+// await waits for the end of an activation that was admitted with record r. It returns the terminal record, or the
+// record as it is where the wait was longer than faena.SyncWait or the instance is stopping.
+func (c *Control) await(ctx context.Context, w *waiter, r *faena.Record) (*faena.Record, error) {
+	wait := time.NewTimer(faena.SyncWait)
+	defer wait.Stop()
+	reread := time.NewTicker(rereadEvery)
+	defer reread.Stop()
+	absent := c.gauge.watch(r.Group)
+	defer absent.stop()
+	for {
+		select {
+		case done := <-w.done:
+			return done, nil
+		case <-ctx.Done():
+			return nil, ctx.Err() // the caller went away; the activation goes on
+		case <-wait.C:
+			return r, nil
+		case <-c.waits.drained:
+			return r, nil
+		case <-absent.C:
+			if done, err := c.giveUp(ctx, r); err != nil || done != nil {
+				return done, err
+			}
+		case <-reread.C:
+		case <-w.again:
+		}
+		if now, _, err := c.find(ctx, r.User, r.ID); err == nil {
+			if r = now; r.State.Terminal() {
+				return r, nil
+			}
+		}
+	}
+}
+
+// giveUp settles a queued activation for which no worker is there, and frees its slot. It returns nil, nil where
+// the activation is not queued any more.
+func (c *Control) giveUp(ctx context.Context, r *faena.Record) (*faena.Record, error) {
+	ended, err := c.endQueued(ctx, r, faena.ReasonNoWorker,
+		"No worker of group "+r.Group+" is there to run it. Start one, or try again later.")
+	if ended == nil || err != nil {
+		return nil, err
+	}
+	return nil, &faena.Error{Kind: faena.KindUnavailable, Reason: string(faena.ReasonNoWorker), Component: faena.ComponentQueue,
+		Message: ended.Message, Retryable: true, RetryAfter: 5 * time.Second, Activation: r.ID}
+}

@@ -1,0 +1,146 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// Kinds of a Changed message: what another API may remember and must forget.
+const (
+	changedFunction = "function"
+	changedUser     = "user"
+)
+
+// Options are what Control needs. All fields without "optional" are required.
+type Options struct {
+	Instance  string // of this API: [A-Za-z0-9_-]+, unique in the installation; Completed messages come to it
+	Bus       Bus
+	Documents faena.Documents
+	Resolver  Resolver
+	Sealer    Sealer
+	Passwords Passwords
+	Observer  Observer
+	Logger    *slog.Logger
+
+	Arch              string        // of the worker hosts: "amd64", "arm64"
+	Groups            []string      // the groups of this installation
+	MaxParameterBytes int64         // of a parameter on stdin
+	AsyncStartWithin  time.Duration // latest start of an asynchronous activation
+	DrainAfter        time.Duration // how long a stopping API goes on waiting for what it waits for
+}
+
+// Control is the use cases of one API instance. Its methods are safe for concurrent use once Run has been called.
+type Control struct {
+	o     Options
+	log   *slog.Logger
+	slots *slots
+	waits *waiters
+	gauge *gauge
+	tally *tally
+
+	functions *cache[*deployed]
+	users     *cache[faena.User]
+}
+
+// deployed is a function with the revision that serves it. Neither is changed after it was made: the bus keeps the
+// encoded form of a revision by its address.
+type deployed struct {
+	function faena.Function
+	revision *faena.Revision
+}
+
+// New makes the use cases; nothing runs before Run.
+func New(o Options) *Control {
+	c := &Control{o: o, log: o.Logger, slots: newSlots(o.Bus), waits: newWaiters(), tally: newTally()}
+	c.gauge = newGauge(o.Bus, o.Groups, o.Observer, c.tally)
+	c.functions = newCache(c.loadFunction)
+	c.users = newCache(func(ctx context.Context, _, name string) (faena.User, error) {
+		return o.Documents.User(ctx, name)
+	})
+	return c
+}
+
+// Run subscribes to what this instance must hear and runs its loops until ctx ends. It returns the first error
+// that stops one of them, or nil when ctx ended. ready is closed when activations may be taken.
+func (c *Control) Run(ctx context.Context, ready chan<- struct{}) error {
+	stopCompleted, err := c.o.Bus.Completed(c.o.Instance, c.completed)
+	if err != nil {
+		return err
+	}
+	defer stopCompleted()
+	stopChanged, err := c.o.Bus.Changed(c.changed)
+	if err != nil {
+		return err
+	}
+	defer stopChanged()
+	defer c.o.Bus.OnReconnect(c.waits.lookAgain)()
+	if err := c.gauge.look(ctx); err != nil {
+		return err
+	}
+	close(ready)
+
+	loops := []func(context.Context) error{c.gauge.run, c.project}
+	for _, group := range c.o.Groups {
+		loops = append(loops, func(ctx context.Context) error { return c.record(ctx, group) })
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make([]error, len(loops))
+	var wg sync.WaitGroup
+	for i, loop := range loops {
+		wg.Go(func() {
+			defer cancel()
+			if err := loop(ctx); ctx.Err() == nil {
+				errs[i] = err
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Drain makes every call that still waits after the instance's DrainAfter answer with its record as it is. It
+// returns when nothing waits any more or ctx ends.
+func (c *Control) Drain(ctx context.Context) { c.waits.drain(ctx, c.o.DrainAfter) }
+
+// changed forgets what another instance has changed.
+func (c *Control) changed(kind, user, name string) {
+	switch kind {
+	case changedFunction:
+		c.functions.forget(user, name)
+	case changedUser:
+		c.users.forget("", user)
+		c.o.Passwords.Forget(user)
+	}
+}
+
+// announce forgets at home and tells the other instances. A message that is lost costs them cacheAge.
+func (c *Control) announce(kind, user, name string) {
+	c.changed(kind, user, name)
+	if err := c.o.Bus.PublishChanged(kind, user, name); err != nil {
+		c.log.Warn("a change could not be announced to the other APIs", "kind", kind, "user", user, "name", name, "error", err)
+	}
+}
+
+func (c *Control) loadFunction(ctx context.Context, user, name string) (*deployed, error) {
+	f, err := c.o.Documents.Function(ctx, user, name)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.o.Documents.Revision(ctx, user, name, f.Current)
+	if err != nil {
+		return nil, err
+	}
+	return &deployed{function: f, revision: &r}, nil
+}
+
+// Profile returns a user's profile as authentication needs it: remembered for a short time, and served while the
+// store is away. KindNotFound where there is none.
+func (c *Control) Profile(ctx context.Context, name string) (faena.User, error) {
+	return c.users.get(ctx, "", name)
+}

@@ -1,0 +1,149 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// Deploy stores a new revision of a function, with its image pinned to the digest that the registry gives now, and
+// makes it the one that serves. On any error the revision before goes on serving.
+func (c *Control) Deploy(ctx context.Context, user string, d faena.Deployment) (faena.Function, faena.Revision, bool, []string, error) {
+	none := func(err error) (faena.Function, faena.Revision, bool, []string, error) {
+		return faena.Function{}, faena.Revision{}, false, nil, err
+	}
+	rev, err := c.revision(ctx, user, d)
+	if err != nil {
+		return none(err)
+	}
+	f, created, err := c.o.Documents.AddRevision(ctx, rev, d.Condition)
+	if err != nil {
+		return none(err)
+	}
+	rev.Number = f.Current
+	c.announce(changedFunction, user, d.Name)
+	return f, rev, created, rev.Warnings(), nil
+}
+
+// revision checks a deployment and resolves its image.
+func (c *Control) revision(ctx context.Context, user string, d faena.Deployment) (faena.Revision, error) {
+	if !faena.ValidName(d.Name) {
+		return faena.Revision{}, faena.Invalid(faena.FieldError{Field: "name", Message: fmt.Sprintf("is %q, must match %s", d.Name, faena.NamePattern)})
+	}
+	spec := d.Spec.WithDefaults()
+	if err := spec.Validate(); err != nil {
+		return faena.Revision{}, err
+	}
+	profile, err := c.users.get(ctx, "", user)
+	if err != nil {
+		return faena.Revision{}, err
+	}
+	if _, granted := profile.Limit(spec.Group); !granted {
+		return faena.Revision{}, faena.Invalid(faena.FieldError{Field: "group", Message: fmt.Sprintf("%q does not exist or is not granted to you", spec.Group)})
+	}
+	image, err := c.o.Resolver.Resolve(ctx, spec.Image, d.Registry, c.o.Arch)
+	if err != nil {
+		return faena.Revision{}, err
+	}
+	rev := faena.Revision{
+		Schema: faena.SchemaVersion, User: user, Function: d.Name, Spec: spec, Digest: image.Digest, Pull: image.Pull,
+		SizeBytes: image.SizeBytes, Config: image.Config, CreatedAt: time.Now().UTC(),
+	}
+	if !rev.HasCommand() {
+		return faena.Revision{}, &faena.Error{Kind: faena.KindInvalid, Reason: string(faena.ReasonNoCommand), Component: faena.ComponentFunction,
+			Message: "The image has neither ENTRYPOINT nor CMD: say in command what to run.",
+			Fields:  []faena.FieldError{{Field: "command", Message: "is missing, and the image names none"}}}
+	}
+	if d.Registry != nil {
+		if rev.Sealed, err = c.seal(spec.Group, d.Registry); err != nil {
+			return faena.Revision{}, err
+		}
+	}
+	return rev, checkSize(&rev)
+}
+
+func (c *Control) seal(group string, creds *faena.Credentials) ([]byte, error) {
+	plain, err := json.Marshal(creds)
+	if err != nil {
+		return nil, fmt.Errorf("encode registry credentials: %w", err)
+	}
+	sealed, err := c.o.Sealer.Seal(group, plain)
+	if err != nil {
+		return nil, fmt.Errorf("seal registry credentials for group %s: %w", group, err)
+	}
+	return sealed, nil
+}
+
+func checkSize(rev *faena.Revision) error {
+	b, err := json.Marshal(rev)
+	if err != nil {
+		return fmt.Errorf("encode revision: %w", err)
+	}
+	if len(b) > faena.MaxRevisionBytes {
+		return &faena.Error{Kind: faena.KindTooLarge, Reason: "revision_too_large", Component: faena.ComponentCaller,
+			Message: fmt.Sprintf("The function's spec with its image's configuration is %d bytes, at most %d travel with each activation. "+
+				"Shorten env, command and args.", len(b), faena.MaxRevisionBytes)}
+	}
+	return nil
+}
+
+// Function returns a function's head and the revision that serves; KindNotFound where there is none. It reads the
+// store, so that a change made elsewhere is seen at once.
+func (c *Control) Function(ctx context.Context, user, name string) (faena.Function, faena.Revision, error) {
+	d, err := c.loadFunction(ctx, user, name)
+	if err != nil {
+		return faena.Function{}, faena.Revision{}, err
+	}
+	return d.function, *d.revision, nil
+}
+
+// Functions lists a user's functions in order of name, those after the given name.
+func (c *Control) Functions(ctx context.Context, user, after string, limit int) ([]faena.Function, error) {
+	return c.o.Documents.Functions(ctx, user, after, limit)
+}
+
+// Revisions lists a function's revisions, newest first, those below the given number (0: from the newest).
+func (c *Control) Revisions(ctx context.Context, user, name string, below, limit int) ([]faena.Revision, error) {
+	if _, err := c.o.Documents.Function(ctx, user, name); err != nil {
+		return nil, err
+	}
+	return c.o.Documents.Revisions(ctx, user, name, below, limit)
+}
+
+// Rollback makes an earlier revision the one that serves: the given number, or with 0 the one before the current.
+func (c *Control) Rollback(ctx context.Context, user, name string, number int, cond faena.Condition) (faena.Function, faena.Revision, error) {
+	if number == 0 {
+		f, err := c.o.Documents.Function(ctx, user, name)
+		if err != nil {
+			return faena.Function{}, faena.Revision{}, err
+		}
+		before, err := c.o.Documents.Revisions(ctx, user, name, f.Current, 1)
+		if err != nil {
+			return faena.Function{}, faena.Revision{}, err
+		}
+		if len(before) == 0 {
+			return faena.Function{}, faena.Revision{}, &faena.Error{Kind: faena.KindConflict, Reason: "no_earlier_revision",
+				Component: faena.ComponentCaller, Message: fmt.Sprintf("Function %q has no revision before %d.", name, f.Current)}
+		}
+		number = before[0].Number
+	}
+	f, err := c.o.Documents.SetCurrent(ctx, user, name, number, cond)
+	if err != nil {
+		return faena.Function{}, faena.Revision{}, err
+	}
+	c.announce(changedFunction, user, name)
+	rev, err := c.o.Documents.Revision(ctx, user, name, number)
+	return f, rev, err
+}
+
+// Delete removes a function and all its revisions. Its history stays.
+func (c *Control) Delete(ctx context.Context, user, name string, cond faena.Condition) error {
+	if err := c.o.Documents.DeleteFunction(ctx, user, name, cond); err != nil {
+		return err
+	}
+	c.announce(changedFunction, user, name)
+	return nil
+}

@@ -1,0 +1,109 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// Records is the bucket of live records. Every change is a compare-and-set on the record's revision.
+type Records interface {
+	// CreateRecord stores a record that must not exist; KindConflict where it does.
+	CreateRecord(ctx context.Context, r *faena.Record) (rev uint64, err error)
+	// UpdateRecord replaces the record at revision rev; faena.ErrStale, faena.ErrUnknown.
+	UpdateRecord(ctx context.Context, r *faena.Record, rev uint64) (uint64, error)
+	// Record reads from the leader; KindNotFound where it is absent.
+	Record(ctx context.Context, group, user, id string) (*faena.Record, uint64, error)
+	// PurgeRecord removes the key without a marker.
+	PurgeRecord(ctx context.Context, group, user, id string) error
+	// LiveRecords lists what the bucket holds of a user.
+	LiveRecords(ctx context.Context, group, user string) ([]*faena.Record, error)
+	// Terminal hands terminal records to fn in batches until ctx ends, and purges those that fn has taken.
+	Terminal(ctx context.Context, group string, batch int, wait time.Duration, fn func(context.Context, []faena.Record) error) error
+}
+
+// Queue is the stream of a group, with one message for each slot in use.
+type Queue interface {
+	// Publish makes one try: faena.ErrSlotTaken, ErrFull, ErrRetry or ErrUnknown.
+	Publish(ctx context.Context, user, group string, slot, publication int, m *faena.Message) (seq uint64, duplicate bool, err error)
+	// BusySlots asks the stream which of the user's slots hold a message.
+	BusySlots(ctx context.Context, group, user string) (map[int]struct{}, error)
+	// ActiveByUser counts the messages of every user.
+	ActiveByUser(ctx context.Context, group string) (map[string]int, error)
+	// SlotMessage tells which activation's message stands in a slot; KindNotFound where none does.
+	SlotMessage(ctx context.Context, group, user string, slot int) (id string, seq uint64, err error)
+	// DeleteMessage removes a message by sequence; one that is gone is no error.
+	DeleteMessage(ctx context.Context, group string, seq uint64) error
+}
+
+// Objects is the group's store of what is over faena.MaxInlineBytes.
+type Objects interface {
+	PutObject(ctx context.Context, group, name string, data []byte) error
+	Object(ctx context.Context, group, name string) ([]byte, error)
+	DeleteObject(ctx context.Context, group, name string) error
+}
+
+// Signals are the hints between daemons. Each may be lost; nothing depends on one alone.
+type Signals interface {
+	Complete(ctx context.Context, r *faena.Record) error
+	Completed(instance string, fn func(*faena.Record)) (stop func(), err error)
+	RequestCancel(ctx context.Context, group, id string) error
+	FollowLog(group, user, id string, fn func(offset int64, p []byte)) (stop func(), err error)
+	LogSoFar(ctx context.Context, group, id string) (offset int64, p []byte, err error)
+	PublishChanged(kind, user, name string) error
+	Changed(fn func(kind, user, name string)) (stop func(), err error)
+	// OnReconnect calls fn after a lost connection is back.
+	OnReconnect(fn func()) (stop func())
+	Connected() bool
+}
+
+// Observed are the small documents that the daemons publish about themselves.
+type Observed interface {
+	Workers(ctx context.Context) ([]faena.Worker, error)
+	PutCounter(ctx context.Context, user, name string, n int64) error
+}
+
+// Bus is all that this package asks of the messaging system.
+type Bus interface {
+	Records
+	Queue
+	Objects
+	Signals
+	Observed
+	Storage
+}
+
+// Storage reports how full the messaging system is.
+type Storage interface {
+	// Fill returns the fullest of what the group's stores and the server may hold, as a fraction of 1, with a word
+	// for which it is, and how many records the group's bucket holds.
+	Fill(ctx context.Context, group string) (fraction float64, what string, records uint64, err error)
+}
+
+// Resolver asks an image registry at deploy time.
+type Resolver interface {
+	// Resolve pins a reference to the digest of its manifest for linux/arch. Errors are *faena.Error of KindInvalid
+	// in the registry's words, or KindUnavailable.
+	Resolve(ctx context.Context, image string, creds *faena.Credentials, arch string) (faena.ResolvedImage, error)
+}
+
+// Sealer encrypts registry credentials for the workers of a group and for the API.
+type Sealer interface {
+	Seal(group string, plaintext []byte) ([]byte, error)
+}
+
+// Passwords hashes what a user chose, and forgets what it remembered of a user.
+type Passwords interface {
+	// Hash refuses a password that the gateway could not carry, as *faena.Error of KindInvalid.
+	Hash(ctx context.Context, password string) (string, error)
+	Forget(user string)
+}
+
+// Observer is told what happens, for metrics. Its methods return at once.
+type Observer interface {
+	Admitted(group string, async bool)
+	Refused(reason string)
+	Recorded(r *faena.Record)
+	Drift(n int64)
+}

@@ -1,0 +1,44 @@
+package control
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// tally counts what this instance accepted and recorded, and remembers whose counters may have changed. The drift
+// is what is accepted and neither live nor recorded; with one API it is 0 when quiet (invariant V4).
+type tally struct {
+	accepted atomic.Int64
+	refused  atomic.Int64 // accepted first, then taken back before anything ran
+	recorded atomic.Int64
+	base     atomic.Int64 // records in the buckets at the first look
+	based    atomic.Bool
+
+	mu      sync.Mutex
+	touched map[string]struct{}
+}
+
+func newTally() *tally { return &tally{touched: make(map[string]struct{})} }
+
+func (t *tally) drift(live uint64) int64 {
+	if t.based.CompareAndSwap(false, true) {
+		t.base.Store(int64(live) - t.accepted.Load() + t.refused.Load() + t.recorded.Load())
+	}
+	return t.base.Load() + t.accepted.Load() - t.refused.Load() - t.recorded.Load() - int64(live)
+}
+
+// touch notes that a user's counters may have changed.
+func (t *tally) touch(user string) {
+	t.mu.Lock()
+	t.touched[user] = struct{}{}
+	t.mu.Unlock()
+}
+
+// take returns the users touched since the last call.
+func (t *tally) take() map[string]struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	users := t.touched
+	t.touched = make(map[string]struct{})
+	return users
+}

@@ -1,0 +1,161 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// PutUser makes or replaces a profile. password is what the user logs in with; "" keeps the one that is, and is
+// refused for a new user where this installation checks passwords itself.
+func (c *Control) PutUser(ctx context.Context, u faena.User, password string) (created bool, err error) {
+	if u.Role == "" {
+		u.Role = faena.RoleUser
+	}
+	if len(u.Groups) == 0 {
+		u.Groups = map[string]int{faena.DefaultGroup: faena.DefaultSlots}
+	}
+	if err := c.checkUser(&u); err != nil {
+		return false, err
+	}
+	old, err := c.o.Documents.User(ctx, u.Name)
+	if err != nil && !faena.IsKind(err, faena.KindNotFound) {
+		return false, err
+	}
+	u.Schema, u.UpdatedAt, u.CreatedAt, u.PasswordHash = faena.SchemaVersion, time.Now().UTC(), time.Now().UTC(), old.PasswordHash
+	if password != "" {
+		if u.PasswordHash, err = c.o.Passwords.Hash(ctx, password); err != nil {
+			return false, err
+		}
+	}
+	created, err = c.o.Documents.PutUser(ctx, u)
+	if err != nil {
+		return false, err
+	}
+	c.announce(changedUser, u.Name, u.Name)
+	return created, nil
+}
+
+func (c *Control) checkUser(u *faena.User) error {
+	if err := u.Validate(); err != nil {
+		return err
+	}
+	for g := range u.Groups {
+		known := false
+		for _, have := range c.o.Groups {
+			known = known || have == g
+		}
+		if !known {
+			return faena.Invalid(faena.FieldError{Field: "groups." + g, Message: fmt.Sprintf("%q does not exist", g)})
+		}
+	}
+	return nil
+}
+
+// SetPassword replaces a user's password; what was remembered of the old one is dropped at once.
+func (c *Control) SetPassword(ctx context.Context, name, password string) error {
+	u, err := c.o.Documents.User(ctx, name)
+	if err != nil {
+		return err
+	}
+	if u.PasswordHash, err = c.o.Passwords.Hash(ctx, password); err != nil {
+		return err
+	}
+	u.UpdatedAt = time.Now().UTC()
+	if _, err := c.o.Documents.PutUser(ctx, u); err != nil {
+		return err
+	}
+	c.announce(changedUser, name, name)
+	return nil
+}
+
+// User returns a profile; KindNotFound where there is none.
+func (c *Control) User(ctx context.Context, name string) (faena.User, error) {
+	return c.o.Documents.User(ctx, name)
+}
+
+// Users lists profiles in order of name, those after the given name.
+func (c *Control) Users(ctx context.Context, after string, limit int) ([]faena.User, error) {
+	return c.o.Documents.Users(ctx, after, limit)
+}
+
+// DeleteUser cancels what is live of the user and erases functions and history. The name is never given again.
+func (c *Control) DeleteUser(ctx context.Context, name string) error {
+	if err := c.o.Documents.EraseUser(ctx, name); err != nil {
+		return err
+	}
+	c.announce(changedUser, name, name) // nothing new is admitted from here on
+	for _, group := range c.o.Groups {
+		live, err := c.o.Bus.LiveRecords(ctx, group, name)
+		if err != nil {
+			return queueError(err)
+		}
+		for _, r := range live {
+			c.functions.forget(name, r.Function)
+			if r.State.Terminal() {
+				continue
+			}
+			if _, err := c.Cancel(ctx, name, r.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Usage returns what a user has active and has had, over all groups.
+func (c *Control) Usage(ctx context.Context, name string) (faena.UserUsage, error) {
+	u, err := c.o.Documents.User(ctx, name)
+	if err != nil {
+		return faena.UserUsage{}, err
+	}
+	sum, err := c.o.Documents.UserUsage(ctx, name)
+	if err != nil {
+		return faena.UserUsage{}, err
+	}
+	out := faena.UserUsage{Completed: sum.Completed, Failed: sum.Failed}
+	for group, limit := range u.Groups {
+		busy, err := c.o.Bus.BusySlots(ctx, group, name)
+		if err != nil {
+			return faena.UserUsage{}, queueError(err)
+		}
+		out.Active += int64(len(busy))
+		out.Limit += int64(limit)
+	}
+	return out, nil
+}
+
+// Workers lists the workers that sent a heartbeat lately.
+func (c *Control) Workers(ctx context.Context) ([]faena.Worker, error) {
+	w, err := c.o.Bus.Workers(ctx)
+	return w, queueError(err)
+}
+
+// Ready reports whether this instance can take activations, and names what is missing. A document store that is
+// away is named, but activations of known functions go on.
+func (c *Control) Ready(ctx context.Context) (missing []string, ready bool) {
+	ready = true
+	if !c.o.Bus.Connected() {
+		ready = false
+		missing = append(missing, "queue: no connection to NATS")
+	}
+	if err := c.o.Documents.Ping(ctx); err != nil {
+		missing = append(missing, "documents: "+err.Error())
+	}
+	if failure := c.gauge.err.Load(); failure != nil {
+		missing = append(missing, "queue: "+*failure)
+	}
+	c.gauge.mu.Lock()
+	defer c.gauge.mu.Unlock()
+	for _, group := range c.o.Groups {
+		if !c.gauge.hasWorker(group) {
+			missing = append(missing, "workers: none in group "+group)
+		}
+		if what := c.gauge.full[group]; what != "" {
+			missing = append(missing, "storage: "+what)
+		}
+	}
+	return missing, ready
+}
