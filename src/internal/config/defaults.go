@@ -1,0 +1,125 @@
+package config
+
+import (
+	"cmp"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// DefaultUp returns the settings of `faena up` before any variable is read. What depends on the host is empty.
+func DefaultUp() Up {
+	return Up{
+		RegistryListen: "127.0.0.1:8082",
+		Serve:          Serve{Listen: "127.0.0.1:8080", OperationsListen: "127.0.0.1:8081", Auth: AuthLocal},
+		Log:            Log{Format: LogText, Level: slog.LevelInfo},
+		Limits:         defaultLimits(),
+		Server:         Server{Sync: SyncInterval, MaxStore: 8 << 30},
+		Worker:         defaultPool(),
+		Engine:         defaultEngine(),
+	}
+}
+
+// DefaultAPI returns the settings of faena-api before any variable is read. What depends on the host is empty.
+func DefaultAPI() API {
+	return API{
+		Serve:  Serve{Listen: ":8443", OperationsListen: "127.0.0.1:8081", Auth: AuthGateway},
+		Log:    Log{Format: LogJSON, Level: slog.LevelInfo},
+		Limits: defaultLimits(),
+		NATS:   defaultNATS(),
+	}
+}
+
+// DefaultWorker returns the settings of faena-worker before any variable is read. What depends on the host is empty.
+func DefaultWorker() Worker {
+	return Worker{
+		OperationsListen: "127.0.0.1:8083",
+		Log:              Log{Format: LogJSON, Level: slog.LevelInfo},
+		NATS:             defaultNATS(),
+		Pool:             defaultPool(),
+		Engine:           defaultEngine(),
+	}
+}
+
+func defaultLimits() Limits {
+	return Limits{MaxParameter: 6 << 20, AsyncStartWithin: 24 * time.Hour, DrainAfter: 20 * time.Second}
+}
+
+func defaultNATS() NATS { return NATS{URLs: List{"nats://127.0.0.1:4222"}, Replicas: 1} }
+
+func defaultPool() Pool {
+	return Pool{Group: "default", Containers: 256, IdleTTL: 10 * time.Minute, Starts: 2, DrainWithin: 630 * time.Second,
+		DiskHigh: 0.85, DiskLow: 0.75, DiskMinFree: 1 << 30}
+}
+
+func defaultEngine() Engine { return Engine{Network: "faena"} }
+
+// complete fills in what depends on the host and on variables that are not ours.
+func (u *Up) complete(env environment) {
+	u.DataDir = cmp.Or(u.DataDir, env.stateDirectory())
+	if u.DataDir == "" && os.Geteuid() == 0 {
+		u.DataDir = "/var/lib/faena"
+	}
+	if u.DataDir == "" {
+		u.DataDir = filepath.Join(cmp.Or(env["XDG_DATA_HOME"], filepath.Join(env["HOME"], ".local", "share")), "faena")
+	}
+	u.Serve.complete()
+	u.Worker.complete()
+	u.Engine.complete(env)
+}
+
+func (a *API) complete(env environment) {
+	a.DataDir = cmp.Or(a.DataDir, env.stateDirectory(), "/var/lib/faena-api")
+	a.Serve.complete()
+}
+
+func (w *Worker) complete(env environment) {
+	w.DataDir = cmp.Or(w.DataDir, env.stateDirectory(), "/var/lib/faena-worker")
+	w.Pool.complete()
+	w.Engine.complete(env)
+}
+
+// stateDirectory is the first of the directories that systemd made for the service.
+func (env environment) stateDirectory() string {
+	first, _, _ := strings.Cut(env["STATE_DIRECTORY"], ":")
+	return first
+}
+
+func (s *Serve) complete() {
+	s.Instance = cmp.Or(s.Instance, hostID())
+	s.Arch = cmp.Or(s.Arch, runtime.GOARCH)
+}
+
+func (p *Pool) complete() { p.ID = cmp.Or(p.ID, hostID()) }
+
+func (e *Engine) complete(env environment) {
+	e.DockerHost = cmp.Or(e.DockerHost, env["DOCKER_HOST"], "unix:///var/run/docker.sock")
+	if e.InitPath != "" {
+		return
+	}
+	e.InitPath = "/usr/lib/faena/faena-init"
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), "faena-init")
+		if _, err := os.Stat(beside); err == nil {
+			e.InitPath = beside
+		}
+	}
+}
+
+// hostID is the host's name as an instance or a worker may be called.
+func hostID() string {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		name = "local" // only one such host can be in an installation; a second is refused for its lock or its subject
+	}
+	id := strings.Map(func(r rune) rune {
+		if r < 128 && idRune(byte(r)) {
+			return r
+		}
+		return '-'
+	}, name)
+	return id[:min(len(id), maxID)]
+}

@@ -1,0 +1,188 @@
+package config
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Up is the settings of `faena up`, the whole appliance in one process.
+type Up struct {
+	// DataDir is the absolute path of the directory that holds everything: queue, documents, images, keys and sockets.
+	// Default: $STATE_DIRECTORY, or /var/lib/faena for root, or $XDG_DATA_HOME/faena, which is ~/.local/share/faena.
+	DataDir string `envconfig:"DATA_DIR"`
+	// RegistryListen is the address of the built-in image registry, which asks nobody who he is: loopback only.
+	RegistryListen Address `envconfig:"REGISTRY_LISTEN"`
+
+	Serve      Serve
+	Log        Log
+	Limits     Limits
+	Server     Server
+	Registries Registries
+	Worker     Pool
+	Engine     Engine
+}
+
+// API is the settings of faena-api.
+type API struct {
+	// DataDir is the absolute path of the directory that the daemon keeps its own files in.
+	// Default: $STATE_DIRECTORY, or /var/lib/faena-api.
+	DataDir string `envconfig:"DATA_DIR"`
+
+	Serve      Serve
+	Log        Log
+	Limits     Limits
+	NATS       NATS
+	Registries Registries
+	Seal       Seal
+}
+
+// Worker is the settings of faena-worker.
+type Worker struct {
+	// DataDir is the absolute path of the directory that holds the worker's lock, its list of images and the sockets of
+	// its containers. Default: $STATE_DIRECTORY, or /var/lib/faena-worker.
+	DataDir string `envconfig:"DATA_DIR"`
+	// OperationsListen is the address of /metrics, /healthz and /readyz. It asks nobody who he is: keep it behind a
+	// firewall.
+	OperationsListen Address `envconfig:"OPERATIONS_LISTEN"`
+
+	Log        Log
+	NATS       NATS
+	Registries Registries
+	Seal       Seal
+	Pool       Pool
+	Engine     Engine
+}
+
+// Serve is how the REST API is served.
+type Serve struct {
+	// Listen is the address of the REST API. Beyond loopback it needs FAENA_TLS_CERT_FILE and FAENA_TLS_KEY_FILE.
+	Listen Address `envconfig:"LISTEN"`
+	// OperationsListen is the address of /metrics, /healthz and /readyz. It asks nobody who he is: keep it behind a
+	// firewall.
+	OperationsListen Address `envconfig:"OPERATIONS_LISTEN"`
+	// TLSCertFile is the certificate of the REST API with its chain, in PEM.
+	TLSCertFile File `envconfig:"TLS_CERT_FILE"`
+	// TLSKeyFile is the key of that certificate, in PEM.
+	TLSKeyFile SecretFile `envconfig:"TLS_KEY_FILE"`
+	// Auth says who authenticates the callers: `local`, the API itself by Basic credentials, or `gateway`, which sets
+	// X-Consumer-Username and is known by its client certificate.
+	Auth AuthMode `envconfig:"AUTH"`
+	// GatewayCAFile is the CA that issues client certificates to gateways, and to nobody else, in PEM. With
+	// FAENA_AUTH=gateway only.
+	GatewayCAFile File `envconfig:"AUTH_GATEWAY_CA_FILE"`
+	// GatewaySAN is the DNS name that the gateway's certificate must have. With FAENA_AUTH=gateway only.
+	GatewaySAN string `envconfig:"AUTH_GATEWAY_SAN"`
+	// Instance is the name of this API, unique in the installation: letters, digits, - and _. Default: the host's name.
+	Instance string `envconfig:"INSTANCE"`
+	// Arch is the architecture of the worker hosts, for which images are resolved: `amd64` or `arm64`. Default: this
+	// host's.
+	Arch string `envconfig:"ARCH"`
+}
+
+// TLS reports whether the API is served over TLS.
+func (s Serve) TLS() bool { return s.TLSCertFile != "" && s.TLSKeyFile.Path != "" }
+
+// Log is what is logged and how.
+type Log struct {
+	// Format is the form of a log line: `json` or `text`.
+	Format LogFormat `envconfig:"LOG_FORMAT"`
+	// Level is the least severe level that is logged: `debug`, `info`, `warn` or `error`.
+	Level slog.Level `envconfig:"LOG_LEVEL"`
+}
+
+// Limits bound what callers may ask for.
+type Limits struct {
+	// MaxParameter is the largest parameter on standard input. One argument holds at most 131,071 bytes anyway.
+	MaxParameter Size `envconfig:"MAX_PARAMETER"`
+	// AsyncStartWithin is the latest start of an asynchronous activation after it was accepted.
+	AsyncStartWithin time.Duration `envconfig:"ASYNC_START_WITHIN"`
+	// DrainAfter is how long a stopping API goes on waiting for activations before it answers 202 with a Location.
+	DrainAfter time.Duration `envconfig:"DRAIN_AFTER"`
+}
+
+// Server is the NATS server inside `faena up`.
+type Server struct {
+	// Sync says when a write reaches the disk: `interval`, every two minutes, loses the last moments in a power cut;
+	// `always`, before it is acknowledged, loses nothing and takes three times as long.
+	Sync Sync `envconfig:"NATS_SYNC"`
+	// MaxStore is how much disk the queue, the live records and the objects may take together. New work is refused
+	// from 80 % on.
+	MaxStore Size `envconfig:"NATS_MAX_STORE"`
+}
+
+// NATS is the connection to the NATS servers.
+type NATS struct {
+	// URLs are the servers: nats://host:port, or tls://host:port, separated by commas.
+	URLs List `envconfig:"NATS_URLS"`
+	// CAFile is the CA that the servers' certificates must come from, in PEM. Default: the host's own list.
+	CAFile File `envconfig:"NATS_CA_FILE"`
+	// CertFile is a client certificate, in PEM, where the servers ask for one.
+	CertFile File `envconfig:"NATS_CERT_FILE"`
+	// KeyFile is the key of that certificate, in PEM.
+	KeyFile SecretFile `envconfig:"NATS_KEY_FILE"`
+	// NkeyFile is the nkey seed that this daemon identifies itself with.
+	NkeyFile SecretFile `envconfig:"NATS_NKEY_FILE"`
+	// Replicas is how many servers keep each stream and bucket: 1 or 3.
+	Replicas int `envconfig:"NATS_REPLICAS"`
+}
+
+// Registries say which image registries may be asked. The addresses of a registry, of its token realm and of
+// redirects are checked when they are dialled: private, loopback and metadata addresses are refused unless allowed here.
+type Registries struct {
+	// Allowed are the only registries that images may come from: host or host:port, separated by commas. Default: any.
+	Allowed Hosts `envconfig:"REGISTRIES"`
+	// PrivateNetworks are prefixes of private addresses that registries may have, for example 10.20.0.0/16.
+	PrivateNetworks Prefixes `envconfig:"REGISTRY_PRIVATE_NETWORKS"`
+	// PrivateHosts are registries that may have any private address: host or host:port.
+	PrivateHosts Hosts `envconfig:"REGISTRY_PRIVATE_HOSTS"`
+	// Insecure are registries that are spoken to without TLS: host or host:port. The Docker Engine keeps a list of its own.
+	Insecure Hosts `envconfig:"REGISTRY_INSECURE"`
+}
+
+// Seal is the key for what is sealed, such as registry credentials.
+type Seal struct {
+	// KeyFile is this daemon's age identity. What was sealed for it cannot be opened without.
+	KeyFile SecretFile `envconfig:"SEAL_KEY_FILE"`
+}
+
+// Pool is what a worker runs at once.
+type Pool struct {
+	// ID is the name of this worker, unique in the installation: letters, digits, - and _. Default: the host's name.
+	ID string `envconfig:"WORKER_ID"`
+	// Group is the group of worker hosts that this one belongs to.
+	Group string `envconfig:"WORKER_GROUP"`
+	// Places is how many activations run at once. Default: cores + 1; more only lengthens the tail.
+	Places int `envconfig:"WORKER_PLACES"`
+	// Memory is of all containers together, by their limits, for example 6GiB. Default: three quarters of the host's.
+	Memory Size `envconfig:"WORKER_MEMORY"`
+	// CPUs is of all running activations together, for example 3.5. Default: one for each place.
+	CPUs float64 `envconfig:"WORKER_CPUS"`
+	// Containers is how many may exist at once, idle ones included.
+	Containers int `envconfig:"WORKER_CONTAINERS"`
+	// IdleTTL is how long an idle container is kept warm.
+	IdleTTL time.Duration `envconfig:"WORKER_IDLE_TTL"`
+	// Starts is how many containers are started at once.
+	Starts int `envconfig:"WORKER_STARTS"`
+	// Capabilities are the Linux capabilities that function specs may ask for, without CAP_, for example CHOWN,SETUID,SETGID.
+	Capabilities List `envconfig:"WORKER_CAPABILITIES"`
+	// DrainWithin is how long a stopping worker waits for what it runs before it kills it.
+	DrainWithin time.Duration `envconfig:"WORKER_DRAIN_WITHIN"`
+	// DiskPath is a path on the disk that is watched. Default: where the Docker Engine keeps its images.
+	DiskPath string `envconfig:"DISK_PATH"`
+	// DiskHigh is how much of the disk may be in use before unused images are removed, as a fraction of 1.
+	DiskHigh float64 `envconfig:"DISK_HIGH"`
+	// DiskLow is how much may be in use when removing ends, as a fraction of 1.
+	DiskLow float64 `envconfig:"DISK_LOW"`
+	// DiskMinFree is the free space below which no activation is taken.
+	DiskMinFree Size `envconfig:"DISK_MIN_FREE"`
+}
+
+// Engine is the Docker Engine that runs the containers.
+type Engine struct {
+	// DockerHost is where it answers. Default: $DOCKER_HOST, or unix:///var/run/docker.sock.
+	DockerHost string `envconfig:"DOCKER_HOST"`
+	// Network is the shared bridge of the containers, made where it does not exist.
+	Network string `envconfig:"DOCKER_NETWORK"`
+	// InitPath is the absolute path of faena-init. Default: beside this program, or /usr/lib/faena/faena-init.
+	InitPath string `envconfig:"INIT_PATH"`
+}
