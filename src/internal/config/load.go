@@ -114,6 +114,7 @@ type Setting struct {
 	Struct  string // the type that declares it, for example Serve
 	Field   string // its field there
 	Default string // as it would be written; empty where there is none, or where it depends on the host
+	Secret  bool   // its file holds a secret
 	value   reflect.Value
 }
 
@@ -128,7 +129,8 @@ func gather(group reflect.Value) (settings []Setting) {
 			settings = append(settings, gather(value)...)
 			continue
 		}
-		s := Setting{Name: prefix + name, Struct: group.Type().Name(), Field: field.Name, value: value}
+		s := Setting{Name: prefix + name, Struct: group.Type().Name(), Field: field.Name, value: value,
+			Secret: value.Type() == reflect.TypeFor[SecretFile]()}
 		if !value.IsZero() || value.Type() == reflect.TypeFor[slog.Level]() {
 			s.Default = write(value.Interface())
 		}
@@ -156,14 +158,14 @@ func write(v any) string {
 // wrong and what would be right.
 func (s *Setting) set(env environment) error {
 	text, ok := env[s.Name]
-	if !ok && s.value.Type() == reflect.TypeFor[SecretFile]() {
+	if !ok && s.Secret {
 		text, ok = credential(env, s.Name)
 	}
 	if !ok {
 		return nil
 	}
 	if err := convert(text, s.value); err != nil {
-		if _, secret := s.value.Interface().(SecretFile); secret && !strings.HasPrefix(text, "/") {
+		if s.Secret && !strings.HasPrefix(text, "/") {
 			text = redacted // more likely the secret itself than its path
 		}
 		return fmt.Errorf("is %s: it %w; right would be %s", quote(text), err, expected(s.value.Interface()))

@@ -179,7 +179,7 @@ type Pool struct {
 
 // Engine is the Docker Engine that runs the containers.
 type Engine struct {
-	// DockerHost is where it answers. Default: $DOCKER_HOST, or unix:///var/run/docker.sock.
+	// DockerHost is where the Docker Engine answers. Default: $DOCKER_HOST, or unix:///var/run/docker.sock.
 	DockerHost string `envconfig:"DOCKER_HOST"`
 	// Network is the shared bridge of the containers, made where it does not exist.
 	Network string `envconfig:"DOCKER_NETWORK"`
