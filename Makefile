@@ -1,0 +1,56 @@
+# Everything that a machine needs is set up by the targets themselves (testing/setup.sh): Debian 12, root, Go and git.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Go as it is installed: no other toolchain is downloaded, and nothing outside the repository changes what is built.
+export GOTOOLCHAIN := local
+export GOWORK := off
+
+BIN     := $(CURDIR)/bin
+# git may refuse a tree of another owner, or there may be no git at all: then the version is unknown, not an error.
+VERSION := $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X faena.dev/faena/internal/buildinfo.version=$(VERSION)
+BUILD   := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install what tests and demo need, and start a Docker Engine if none answers
+	@testing/setup.sh
+
+.PHONY: build
+build: ## build the programs into bin/
+	@mkdir -p $(BIN)
+	cd src && CGO_ENABLED=0 $(BUILD) -o $(BIN)/ ./cmd/...
+
+.PHONY: generate
+generate: ## write the generated files again: REST types and routes, docs/settings.md
+	cd src && go generate ./...
+
+.PHONY: lint
+lint: ## format, vet, staticcheck, generated files, import and repository rules
+	@testing/lint.sh
+
+.PHONY: test
+test: setup ## run every test with the race detector; a skipped test fails the run
+	cd src && go run ./internal/tools/gotest -p 2 -timeout 11m ./...
+
+.PHONY: bench
+bench: build setup ## measure an activation beside fork+exec, docker run and the Engine's API
+	cd src && go run ./internal/tools/bench
+
+.PHONY: demo
+demo: build setup ## run unmodified images as functions, through the whole path
+	cd src && go run ./internal/tools/demo
+
+.PHONY: up
+up: build setup ## run the whole appliance until Ctrl-C
+	$(BIN)/faena up
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN) dist

@@ -1,0 +1,2 @@
+// Package buildinfo says what a program was built from.
+package buildinfo
