@@ -32,8 +32,26 @@ generate: ## write the generated files again: REST types and routes, docs/settin
 	cd src && go generate ./...
 
 .PHONY: lint
-lint: ## format, vet, staticcheck, generated files, import and repository rules
-	@testing/lint.sh
+lint: lint-format lint-rules lint-generated lint-vet lint-staticcheck ## format, rules of the repository, generated files, vet, staticcheck
+
+.PHONY: lint-format lint-rules lint-generated lint-vet lint-staticcheck
+lint-format:
+	@bad=$$(gofmt -l src); if [[ -n $$bad ]]; then printf 'not formatted with gofmt:\n%s\n' "$$bad"; exit 1; fi
+
+lint-rules:
+	cd src && go test -count=1 ./internal/rules
+
+# In a copy, so that it can be run on a tree with changes that are not committed.
+lint-generated:
+	@copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; cp -r src docs "$$copy"; \
+	(cd "$$copy/src" && go generate ./...); \
+	diff -ru src "$$copy/src" && diff -ru docs "$$copy/docs" || { echo 'generated files are not up to date: run make generate'; exit 1; }
+
+lint-vet:
+	cd src && go vet ./...
+
+lint-staticcheck:
+	cd src && go tool -modfile=tools/go.mod staticcheck ./...
 
 .PHONY: test
 test: setup ## run every test with the race detector; a skipped test fails the run
