@@ -143,6 +143,15 @@ func (s Spec) Validate() error {
 	if !ValidName(s.Group) {
 		fail("group", "is %q, must match %s", s.Group, NamePattern)
 	}
+	s.validateTexts(fail)
+	if len(bad) > 0 {
+		return Invalid(bad...)
+	}
+	return nil
+}
+
+// validateTexts checks what becomes arguments, environment, labels and capabilities of a container.
+func (s Spec) validateTexts(fail func(field, format string, args ...any)) {
 	for _, list := range []struct {
 		field  string
 		values []string
@@ -180,10 +189,6 @@ func (s Spec) Validate() error {
 			fail(fmt.Sprintf("capabilities[%d]", i), "is %q, must be one of %s", c, strings.Join(grantable, ", "))
 		}
 	}
-	if len(bad) > 0 {
-		return Invalid(bad...)
-	}
-	return nil
 }
 
 func sortedKeys(m map[string]string) []string {
