@@ -8,7 +8,7 @@ import (
 // Documents is the port of the document store: functions with their revisions, users, and the history of
 // activations. Its adapters (boltstore; MongoDB later) pass one contract suite. All methods are safe for
 // concurrent use, return copies that the caller may change, honour ctx, and answer a store that is away with an
-// *Error of KindUnavailable.
+// *Error of KindUnavailable and ComponentStore.
 type Documents interface {
 	FunctionDocuments
 	UserDocuments
@@ -16,7 +16,7 @@ type Documents interface {
 
 	// Ping reports whether the store can be read and written.
 	Ping(ctx context.Context) error
-	// Close waits for what is under way and releases the store.
+	// Close waits for what is under way and releases the store. A second call does nothing.
 	Close() error
 }
 
@@ -32,7 +32,8 @@ type Condition struct {
 // FunctionDocuments holds functions and their immutable revisions.
 type FunctionDocuments interface {
 	// AddRevision stores rev as the next revision of its function and makes it the current one, in one step. It
-	// sets rev.Number, and makes the function where it does not exist (created is true then).
+	// sets rev.Number, and makes the function where it does not exist (created is true then). KindNotFound for a user
+	// who was erased.
 	AddRevision(ctx context.Context, rev Revision, c Condition) (f Function, created bool, err error)
 	// SetCurrent makes an existing revision the current one. KindNotFound for a function or revision that is absent.
 	SetCurrent(ctx context.Context, user, name string, number int, c Condition) (Function, error)
@@ -58,8 +59,9 @@ type UserDocuments interface {
 	User(ctx context.Context, name string) (User, error)
 	// Users lists profiles in order of name, those after the given name; tombstones are left out.
 	Users(ctx context.Context, after string, limit int) ([]User, error)
-	// EraseUser turns the profile into a tombstone and removes the user's functions, revisions, history and usage.
-	// KindNotFound where there is none.
+	// EraseUser turns the profile into a tombstone, and then removes the user's functions, revisions, history and
+	// usage; nothing is added to them from then on. KindNotFound where there is none. One that was cut short is
+	// finished by the same call made again, or when the store is opened next.
 	EraseUser(ctx context.Context, name string) error
 }
 
@@ -84,13 +86,14 @@ type Usage struct {
 // HistoryDocuments holds terminal records.
 type HistoryDocuments interface {
 	// Insert stores terminal records. One that is stored already is left as it is and is no error, so that
-	// recording may be repeated. The usage of every hour touched is computed again from the records (set, never
-	// incremented).
+	// recording may be repeated; one of a user who was erased is dropped. Each counts once in the usage of its hour,
+	// however often it is inserted. A record that is not terminal is an error, and nothing of its batch is stored.
 	Insert(ctx context.Context, records []Record) error
 	// Activation returns one record; KindNotFound where there is none.
 	Activation(ctx context.Context, user, id string) (Record, error)
-	// Activations returns a page, newest first. The time it takes does not depend on how many a user has.
+	// Activations returns a page, newest first, without the inline bytes of results and logs, so that a page of 1,000
+	// stays small. The time it takes does not depend on how many a user has, nor on the filters.
 	Activations(ctx context.Context, q HistoryQuery) ([]Record, error)
-	// UserUsage sums a user's usage over all hours.
+	// UserUsage sums a user's usage over all hours; Hour is zero. It outlives history that was pruned.
 	UserUsage(ctx context.Context, user string) (Usage, error)
 }

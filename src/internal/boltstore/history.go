@@ -1,0 +1,140 @@
+package boltstore
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// Insert implements faena.Documents. A batch is one transaction.
+func (s *Store) Insert(ctx context.Context, records []faena.Record) error {
+	for i := range records {
+		if !records[i].State.Terminal() {
+			return fmt.Errorf("record activation %s: it is %s, not ended", records[i].ID, records[i].State)
+		}
+	}
+	if len(records) == 0 {
+		return ctx.Err()
+	}
+	return s.update(ctx, "record activations", func(tx *bolt.Tx) error {
+		counted := newCounts()
+		for i := range records {
+			r := &records[i]
+			if tx.Bucket(activationsBucket).Get(key(r.User, r.ID)) != nil {
+				continue
+			}
+			if gone, err := erased(tx, r.User); err != nil {
+				return err
+			} else if gone {
+				continue
+			}
+			if err := insert(tx, *r); err != nil {
+				return err
+			}
+			counted.add(r)
+		}
+		return counted.store(tx)
+	})
+}
+
+// insert stores one record with its index entries.
+func insert(tx *bolt.Tx, r faena.Record) error {
+	k := key(r.User, r.ID)
+	if payload := encodePayload(r.Result.Inline, r.Log.Inline); payload != nil {
+		if err := tx.Bucket(payloadsBucket).Put(k, payload); err != nil {
+			return err
+		}
+	}
+	r.Result.Inline, r.Log.Inline = nil, nil
+	if err := put(tx.Bucket(activationsBucket), k, &r); err != nil {
+		return err
+	}
+	for _, entry := range []struct{ bucket, key []byte }{
+		{byFunctionBucket, key(r.User, r.Function, r.ID)},
+		{byStateBucket, key(r.User, string(r.State), r.ID)},
+		{byBothBucket, key(r.User, r.Function, string(r.State), r.ID)},
+	} {
+		if err := tx.Bucket(entry.bucket).Put(entry.key, []byte{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Activation implements faena.Documents.
+func (s *Store) Activation(ctx context.Context, user, id string) (r faena.Record, err error) {
+	err = s.view(ctx, "read activation "+id, func(tx *bolt.Tx) error {
+		k := key(user, id)
+		value := tx.Bucket(activationsBucket).Get(k)
+		if value == nil {
+			return faena.NotFound("activation", id)
+		}
+		if r, err = decode[faena.Record](k, value); err != nil {
+			return err
+		}
+		r.Result.Inline, r.Log.Inline, err = decodePayload(tx.Bucket(payloadsBucket).Get(k))
+		return err
+	})
+	return r, err
+}
+
+// Activations implements faena.Documents. Each filter has an index in which the page is one run of keys, so that a
+// page costs the same wherever it is and however many others there are.
+func (s *Store) Activations(ctx context.Context, q faena.HistoryQuery) (list []faena.Record, err error) {
+	index, prefix := activationsBucket, below(q.User)
+	switch {
+	case q.Function != "" && q.State != "":
+		index, prefix = byBothBucket, below(q.User, q.Function, string(q.State))
+	case q.Function != "":
+		index, prefix = byFunctionBucket, below(q.User, q.Function)
+	case q.State != "":
+		index, prefix = byStateBucket, below(q.User, string(q.State))
+	}
+	err = s.view(ctx, "list the activations of user "+q.User, func(tx *bolt.Tx) error {
+		records := tx.Bucket(activationsBucket)
+		list, err = page[faena.Record](q.Limit, func(fn func(k, v []byte) (bool, error)) error {
+			return descend(tx.Bucket(index), prefix, []byte(q.Before), func(k, _ []byte) (bool, error) {
+				k = key(q.User, string(k[len(prefix):]))
+				return fn(k, records.Get(k))
+			})
+		})
+		return err
+	})
+	return list, err
+}
+
+// A payload is the length of the result, the result, and the log.
+
+func encodePayload(result, log []byte) []byte {
+	if len(result)+len(log) == 0 {
+		return nil
+	}
+	p := make([]byte, 0, binary.MaxVarintLen64+len(result)+len(log))
+	p = binary.AppendUvarint(p, uint64(len(result)))
+	return append(append(p, result...), log...)
+}
+
+// decodePayload returns copies; a value must not be used after its transaction.
+func decodePayload(p []byte) (result, log []byte, err error) {
+	if len(p) == 0 {
+		return nil, nil, nil
+	}
+	size, n := binary.Uvarint(p)
+	if n <= 0 || size > uint64(len(p)-n) {
+		return nil, nil, fmt.Errorf("decode a payload of %d bytes: it is damaged", len(p))
+	}
+	p = p[n:]
+	return clone(p[:size]), clone(p[size:]), nil
+}
+
+func clone(p []byte) []byte {
+	if len(p) == 0 {
+		return nil
+	}
+	return bytes.Clone(p)
+}
