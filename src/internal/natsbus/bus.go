@@ -1,0 +1,223 @@
+package natsbus
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"faena.dev/faena/internal/faena"
+)
+
+const (
+	// tryFor bounds one request to the server, whatever the caller's context allows: a try that gets no answer ends as
+	// ErrUnknown, and who made it decides.
+	tryFor = time.Second
+	// listFor bounds what may take longer: lists of subjects, objects, declarations.
+	listFor = 15 * time.Second
+	// clockEvery is how often the difference between the server's clock and this host's is measured.
+	clockEvery    = time.Minute
+	reconnectWait = 250 * time.Millisecond
+)
+
+// Options are a connection. Server or URLs must be given; the rest has defaults.
+type Options struct {
+	Name     string       // of this daemon, for people who look at the server
+	Server   *Server      // in this process
+	URLs     []string     // otherwise: nats:// or tls://
+	TLS      *tls.Config  // default: none, or the host's list of CAs where a URL says tls
+	NkeySeed []byte       // the identity of this daemon; default: none
+	Logger   *slog.Logger // default: nowhere
+
+	Groups   []string      // that Declare makes; default: faena.DefaultGroup
+	Replicas int           // of each stream and bucket, 1 or 3; default 1
+	MaxStore int64         // what the servers may keep on disk; default: the Server's, or 8 GiB
+	AckWait  time.Duration // default faena.AckWait; tests shorten it
+}
+
+func (o Options) withDefaults() Options {
+	if len(o.Groups) == 0 {
+		o.Groups = []string{faena.DefaultGroup}
+	}
+	o.Replicas = cmp.Or(o.Replicas, 1)
+	o.AckWait = cmp.Or(o.AckWait, faena.AckWait)
+	if o.Server != nil {
+		o.MaxStore = cmp.Or(o.MaxStore, o.Server.maxStore)
+	}
+	o.MaxStore = cmp.Or(o.MaxStore, defaultMaxStore)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Bus is a daemon's connection. It reconnects by itself, for ever. All methods are safe for concurrent use.
+type Bus struct {
+	o    Options
+	log  *slog.Logger
+	nc   *nats.Conn
+	js   jetstream.JetStream
+	code *codec
+
+	clock atomic.Int64 // the server's clock less this host's, in nanoseconds
+
+	mu          sync.Mutex
+	reconnected map[*func()]struct{}
+	objects     map[string]jetstream.ObjectStore // by group
+
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+}
+
+// Connect connects to the server. The first connection must succeed; ctx bounds it.
+func Connect(ctx context.Context, o Options) (*Bus, error) {
+	o = o.withDefaults()
+	b := &Bus{o: o, log: o.Logger, code: newCodec(), reconnected: make(map[*func()]struct{}), objects: make(map[string]jetstream.ObjectStore)}
+	opts, err := b.options()
+	if err != nil {
+		return nil, err
+	}
+	if b.nc, err = nats.Connect(strings.Join(o.URLs, ","), opts...); err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	if b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(listFor)); err != nil {
+		b.nc.Close()
+		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	if err := b.setClock(ctx); err != nil {
+		b.nc.Close()
+		return nil, fmt.Errorf("ask JetStream for its time: %w", err)
+	}
+	ctx, b.stop = context.WithCancel(context.WithoutCancel(ctx))
+	b.wg.Go(func() { b.keepClock(ctx) })
+	return b, nil
+}
+
+func (b *Bus) options() ([]nats.Option, error) {
+	o := b.o
+	opts := []nats.Option{
+		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.PingInterval(pingEvery),
+		nats.MaxPingsOutstanding(pingsOut), nats.Timeout(5 * time.Second),
+		nats.ReconnectBufSize(-1), // while there is no connection nothing is kept: a write then fails for certain
+		nats.CustomInboxPrefix("_INBOX." + nats.NewInbox()[len("_INBOX."):]),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				b.log.Warn("the connection to NATS was lost", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { b.onReconnected() }),
+		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
+			subject := ""
+			if s != nil {
+				subject = s.Subject
+			}
+			b.log.Warn("NATS reports an error", "subject", subject, "error", err)
+		}),
+	}
+	if o.Server != nil {
+		opts = append(opts, nats.InProcessServer(o.Server.s))
+	} else if len(o.URLs) == 0 {
+		return nil, errors.New("connect to NATS: no server is named")
+	}
+	if o.TLS != nil {
+		opts = append(opts, nats.Secure(o.TLS))
+	}
+	if len(o.NkeySeed) > 0 {
+		key, err := nkeys.FromSeed(o.NkeySeed)
+		if err != nil {
+			return nil, errors.New("connect to NATS: the nkey seed is none")
+		}
+		public, err := key.PublicKey()
+		if err != nil {
+			return nil, fmt.Errorf("connect to NATS: %w", err)
+		}
+		opts = append(opts, nats.Nkey(public, key.Sign))
+	}
+	return opts, nil
+}
+
+// Close ends the connection and waits for what the bus does by itself. Subscriptions and Deliveries end with it.
+func (b *Bus) Close() {
+	b.stop()
+	b.nc.Close()
+	b.wg.Wait()
+}
+
+// Connected reports whether there is a connection now.
+func (b *Bus) Connected() bool { return b.nc.IsConnected() }
+
+// OnReconnect calls fn after a lost connection is back, until stop is called. fn must not block.
+func (b *Bus) OnReconnect(fn func()) (stop func()) {
+	key := &fn
+	b.mu.Lock()
+	b.reconnected[key] = struct{}{}
+	b.mu.Unlock()
+	return func() {
+		b.mu.Lock()
+		delete(b.reconnected, key)
+		b.mu.Unlock()
+	}
+}
+
+func (b *Bus) onReconnected() {
+	b.log.Info("the connection to NATS is back")
+	b.mu.Lock()
+	fns := make([]func(), 0, len(b.reconnected))
+	for fn := range b.reconnected {
+		fns = append(fns, *fn)
+	}
+	b.mu.Unlock()
+	for _, fn := range fns {
+		fn()
+	}
+}
+
+// ServerNow is the time by the server's clock, which stamps messages: this host's, corrected by what was measured.
+func (b *Bus) ServerNow() time.Time { return time.Now().Add(time.Duration(b.clock.Load())) }
+
+func (b *Bus) keepClock(ctx context.Context) {
+	t := time.NewTicker(clockEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := b.setClock(ctx); err != nil && ctx.Err() == nil {
+			b.log.Warn("the server's clock could not be read", "error", err)
+		}
+	}
+}
+
+// setClock measures the difference of the clocks: the server's answer is taken to be stamped half-way.
+func (b *Bus) setClock(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, listFor)
+	defer cancel()
+	var answer struct {
+		Now time.Time `json:"ts"`
+	}
+	sent := time.Now()
+	// There is no call that only tells the time; what is said of a small stream has it too.
+	err := b.ask(ctx, api("STREAM.INFO", bucketStream(usersBucket)), nil, &answer)
+	if missing(err) {
+		return nil // nothing was ever declared: Declare measures
+	}
+	if err != nil {
+		return err
+	}
+	if took := time.Since(sent); !answer.Now.IsZero() && took < time.Second {
+		b.clock.Store(int64(answer.Now.Sub(sent.Add(took / 2))))
+	}
+	return nil
+}

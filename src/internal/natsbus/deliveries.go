@@ -1,0 +1,226 @@
+package natsbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"faena.dev/faena/internal/faena"
+)
+
+const (
+	// pullFor is how long one pull stays with the server.
+	pullFor = 5 * time.Second
+	// pullLost is how much later the server's word that a pull has expired may come; after that the pull counts as lost.
+	pullLost = 2 * time.Second
+	// pullAgain is how long a place waits after the server has refused a pull.
+	pullAgain = 100 * time.Millisecond
+)
+
+// errClosed is what Next returns after Close.
+var errClosed = errors.New("the deliveries are closed")
+
+// Deliveries is a group's shared consumer of activations. For each place that waits in Next one pull of one message is
+// with the server, and all are answered on one subscription: what nobody here can run stays in the queue for others. A
+// push of batches would hoard (design section 3, step 3).
+type Deliveries struct {
+	b       *Bus
+	pull    string // subject of a pull
+	inbox   string
+	sub     *nats.Subscription
+	stopped func() // forgets the reconnect callback
+	body    []byte
+
+	mu      sync.Mutex
+	waiting []chan *nats.Msg // places, who came first is served first; each of capacity one
+	pulls   []time.Time      // with the server: when each counts as lost. The server answers them in order
+	timer   *time.Timer      // of the first of pulls, or of pulling again
+	closed  bool
+}
+
+// Deliveries opens the consumer of a group. Close hands back what comes afterwards.
+func (b *Bus) Deliveries(group string) (*Deliveries, error) {
+	d := &Deliveries{b: b, pull: pullSubject(queueStream(group), workersConsumer), inbox: b.nc.NewInbox(),
+		body: []byte(`{"batch":1,"expires":` + strconv.FormatInt(int64(pullFor), 10) + `}`)}
+	var err error
+	if d.sub, err = b.nc.Subscribe(d.inbox, d.arrived); err != nil {
+		return nil, fmt.Errorf("subscribe to the queue of group %s: %w", group, err)
+	}
+	d.timer = time.AfterFunc(time.Hour, d.expired)
+	d.stopped = b.OnReconnect(d.lostAll)
+	return d, nil
+}
+
+// Close ends every Next and hands back what still arrives.
+func (d *Deliveries) Close() error {
+	d.stopped()
+	d.mu.Lock()
+	d.closed = true
+	for _, w := range d.waiting {
+		close(w)
+	}
+	d.waiting = nil
+	d.timer.Stop()
+	d.mu.Unlock()
+	// What arrives after this is redelivered when its AckWait is over.
+	if err := d.sub.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		return fmt.Errorf("unsubscribe from the queue: %w", err)
+	}
+	return nil
+}
+
+// Next waits for one message until ctx ends. What it was given in that moment it returns.
+func (d *Deliveries) Next(ctx context.Context) (Delivery, error) {
+	w := make(chan *nats.Msg, 1)
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return Delivery{}, errClosed
+	}
+	d.waiting = append(d.waiting, w)
+	d.fill()
+	d.mu.Unlock()
+	select {
+	case m, ok := <-w:
+		return d.delivery(m, ok)
+	case <-ctx.Done():
+	}
+	d.mu.Lock()
+	for i, other := range d.waiting {
+		if other == w {
+			d.waiting = append(d.waiting[:i], d.waiting[i+1:]...)
+			break
+		}
+	}
+	d.mu.Unlock()
+	select {
+	case m, ok := <-w:
+		return d.delivery(m, ok)
+	default:
+		return Delivery{}, ctx.Err()
+	}
+}
+
+// fill sends pulls until there is one for each place that waits. The caller holds mu.
+func (d *Deliveries) fill() {
+	for len(d.pulls) < len(d.waiting) && !d.closed {
+		if err := d.b.nc.PublishRequest(d.pull, d.inbox, d.body); err != nil {
+			d.timer.Reset(pullAgain) // no connection: tried again then, and when it is back
+			return
+		}
+		d.pulls = append(d.pulls, time.Now().Add(pullFor+pullLost))
+		if len(d.pulls) == 1 {
+			d.timer.Reset(pullFor + pullLost)
+		}
+	}
+}
+
+// arrived takes a message for the first place that waits, or the server's word on a pull.
+func (d *Deliveries) arrived(m *nats.Msg) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.pulls) > 0 {
+		d.pulls = d.pulls[1:]
+	}
+	if status := m.Header.Get("Status"); status != "" && len(m.Data) == 0 {
+		switch status {
+		case "404", "408": // it has expired
+			d.fill()
+		default: // the consumer or its leader is away
+			d.timer.Reset(pullAgain)
+		}
+		return
+	}
+	if len(d.waiting) == 0 {
+		// Its place has gone meanwhile. It goes back at once, to whoever can run it.
+		if err := m.Nak(); err != nil {
+			d.b.log.Debug("a message that nobody waits for could not be handed back", "error", err)
+		}
+		return
+	}
+	d.waiting[0] <- m
+	d.waiting = d.waiting[1:]
+}
+
+// expired forgets pulls that the server never answered, and pulls again.
+func (d *Deliveries) expired() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := time.Now()
+	for len(d.pulls) > 0 && !d.pulls[0].After(now) {
+		d.pulls = d.pulls[1:]
+	}
+	d.fill()
+	if len(d.pulls) > 0 {
+		d.timer.Reset(time.Until(d.pulls[0]))
+	}
+}
+
+// lostAll forgets every pull: they went with the connection.
+func (d *Deliveries) lostAll() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pulls = nil
+	d.fill()
+}
+
+func (d *Deliveries) delivery(m *nats.Msg, ok bool) (Delivery, error) {
+	if !ok {
+		return Delivery{}, errClosed
+	}
+	out := Delivery{b: d.b, reply: m.Reply}
+	meta, err := m.Metadata()
+	if err != nil {
+		return Delivery{}, fmt.Errorf("read a delivery: %w", err)
+	}
+	out.Sequence, out.Published = meta.Sequence.Stream, meta.Timestamp
+	out.Message, out.Err = d.b.code.decode(m.Data)
+	return out, nil
+}
+
+// Delivery is one message that is held until it is acknowledged, handed back, or not confirmed any more.
+type Delivery struct {
+	Message   *faena.Message // nil where Err is set
+	Err       error          // why the message could not be decoded; faena.ErrSchema for another version's
+	Sequence  uint64         // in the stream; a redelivery has the same
+	Published time.Time      // by the server's clock
+
+	b     *Bus
+	reply string
+}
+
+var (
+	ackWord      = []byte("+ACK")
+	progressWord = []byte("+WPI")
+	nakWord      = "-NAK"
+)
+
+// Confirm says that the message is still being worked on, and waits for the server's answer.
+func (d Delivery) Confirm(ctx context.Context) error { return d.answer(ctx, progressWord) }
+
+// DoubleAck removes the message from the stream; when it returns nil the user's slot is free.
+func (d Delivery) DoubleAck(ctx context.Context) error { return d.answer(ctx, ackWord) }
+
+func (d Delivery) answer(ctx context.Context, word []byte) error {
+	if _, err := d.b.nc.RequestWithContext(ctx, d.reply, word); err != nil {
+		return fmt.Errorf("answer delivery %d: %w", d.Sequence, err)
+	}
+	return nil
+}
+
+// Nak hands the message back; it is delivered again after delay.
+func (d Delivery) Nak(_ context.Context, delay time.Duration) error {
+	word := nakWord
+	if delay > 0 {
+		word += ` {"delay":` + strconv.FormatInt(int64(delay), 10) + `}`
+	}
+	if err := d.b.nc.Publish(d.reply, []byte(word)); err != nil {
+		return fmt.Errorf("hand back delivery %d: %w", d.Sequence, err)
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+package natsbus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// Heartbeat stores a worker's description; it expires after faena.HeartbeatTTL.
+func (b *Bus) Heartbeat(ctx context.Context, w faena.Worker) error {
+	data, err := json.Marshal(w)
+	if err != nil {
+		return fmt.Errorf("encode a heartbeat: %w", err)
+	}
+	if _, err := b.store(ctx, &nats.Msg{Subject: workerSubject(w.Group, w.ID), Data: data}); err != nil {
+		return fmt.Errorf("store the heartbeat of worker %s: %w", w.ID, err)
+	}
+	return nil
+}
+
+// RemoveHeartbeat says that a worker has gone.
+func (b *Bus) RemoveHeartbeat(ctx context.Context, group, id string) error {
+	return b.purge(ctx, bucketStream(workersBucket), workerSubject(group, id))
+}
+
+// Workers lists the workers whose heartbeat has not expired, of all groups. One of a version that cannot be read is
+// left out.
+func (b *Bus) Workers(ctx context.Context) ([]faena.Worker, error) {
+	stream := bucketStream(workersBucket)
+	subjects, err := b.subjects(ctx, stream, bucketSubjects(workersBucket))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]faena.Worker, 0, len(subjects))
+	for subject := range subjects {
+		m, ok, err := b.last(ctx, stream, subject)
+		if err != nil {
+			return nil, fmt.Errorf("read the heartbeats: %w", err)
+		}
+		var w faena.Worker
+		if ok && json.Unmarshal(m.Data, &w) == nil && checkSchema(w.Schema) == nil {
+			out = append(out, w)
+		}
+	}
+	return out, nil
+}
+
+// PutCounter writes a counter of a user as a plain integer, for whoever reads the bucket.
+func (b *Bus) PutCounter(ctx context.Context, user, name string, n int64) error {
+	if _, err := b.store(ctx, &nats.Msg{Subject: counterSubject(user, name), Data: strconv.AppendInt(nil, n, 10)}); err != nil {
+		return fmt.Errorf("write counter %s of user %s: %w", name, user, err)
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+package natsbus
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/nats-io/nats.go"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// Publish makes one try to put an activation's message into a slot. The n-th publication of an activation is stored
+// once, however often it is tried: duplicate is true where it was there already. faena.ErrSlotTaken, faena.ErrFull and
+// faena.ErrRetry mean that nothing was stored; after faena.ErrUnknown only the same try may be repeated.
+func (b *Bus) Publish(ctx context.Context, user, group string, slot, publication int, m *faena.Message) (seq uint64, duplicate bool, err error) {
+	data, err := b.code.encode(m)
+	if err != nil {
+		return 0, false, fmt.Errorf("publish activation %s: %w", m.ID, err)
+	}
+	ack, err := b.store(ctx, &nats.Msg{Subject: slotSubject(group, user, slot), Data: data,
+		Header: nats.Header{headerMsgID: {messageID(m.ID, publication)}}})
+	if err != nil {
+		return 0, false, fmt.Errorf("publish activation %s: %w", m.ID, err)
+	}
+	return ack.Sequence, ack.Duplicate, nil
+}
+
+// BusySlots asks the stream which of the user's slots hold a message.
+func (b *Bus) BusySlots(ctx context.Context, group, user string) (map[int]struct{}, error) {
+	subjects, err := b.subjects(ctx, queueStream(group), userSubjects(group, user))
+	if err != nil {
+		return nil, err
+	}
+	busy := make(map[int]struct{}, len(subjects))
+	for s := range subjects {
+		if _, slot, ok := slotOf(s); ok {
+			busy[slot] = struct{}{}
+		}
+	}
+	return busy, nil
+}
+
+// ActiveByUser counts the messages of every user.
+func (b *Bus) ActiveByUser(ctx context.Context, group string) (map[string]int, error) {
+	subjects, err := b.subjects(ctx, queueStream(group), queueSubjects(group))
+	if err != nil {
+		return nil, err
+	}
+	active := make(map[string]int)
+	for s := range subjects {
+		if user, _, ok := slotOf(s); ok {
+			active[user]++
+		}
+	}
+	return active, nil
+}
+
+// SlotMessage tells which activation's message stands in a slot; KindNotFound where none does.
+func (b *Bus) SlotMessage(ctx context.Context, group, user string, slot int) (id string, seq uint64, err error) {
+	m, ok, err := b.last(ctx, queueStream(group), slotSubject(group, user, slot))
+	if err != nil {
+		return "", 0, fmt.Errorf("look into slot %d of user %s: %w", slot, user, err)
+	}
+	if !ok {
+		return "", 0, faena.NotFound("message", slotSubject(group, user, slot))
+	}
+	id, ok = activationOf(m.header(headerMsgID))
+	if !ok {
+		return "", 0, fmt.Errorf("look into slot %d of user %s: the message has no id of an activation", slot, user)
+	}
+	return id, m.Sequence, nil
+}
+
+// DeleteMessage removes a message by sequence; one that is gone is no error.
+func (b *Bus) DeleteMessage(ctx context.Context, group string, seq uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, tryFor)
+	defer cancel()
+	in := struct {
+		Sequence uint64 `json:"seq"`
+		NoErase  bool   `json:"no_erase"`
+	}{seq, true}
+	if err := b.ask(ctx, api("STREAM.MSG.DELETE", queueStream(group)), in, nil); err != nil && !missing(err) {
+		return fmt.Errorf("delete message %d: %w", seq, outcome(err))
+	}
+	return nil
+}
+
+// Fill returns the fullest of what the group's stores and the servers may hold, as a fraction of 1, with a word for
+// which it is, and how many records the group's bucket holds.
+func (b *Bus) Fill(ctx context.Context, group string) (fraction float64, what string, records uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listFor)
+	defer cancel()
+	more := func(name string, used uint64, of int64) {
+		if f := float64(used) / float64(of); f > fraction {
+			fraction, what = f, name
+		}
+	}
+	queue, err := b.state(ctx, queueStream(group))
+	if err != nil {
+		return 0, "", 0, err
+	}
+	live, err := b.state(ctx, bucketStream(recordsBucket(group)))
+	if err != nil {
+		return 0, "", 0, err
+	}
+	objects, err := b.state(ctx, objectsStream(group))
+	if err != nil {
+		return 0, "", 0, err
+	}
+	var account struct {
+		Storage uint64 `json:"storage"`
+	}
+	if err := b.ask(ctx, "$JS.API.INFO", nil, &account); err != nil {
+		return 0, "", 0, fmt.Errorf("ask for the storage in use: %w", err)
+	}
+	what = "the queue of group " + group
+	more(what, queue.Bytes, b.queueBytes())
+	more("the object store of group "+group, objects.Bytes, b.objectBytes())
+	more("the servers' store", account.Storage, b.o.MaxStore)
+	return fraction, what, live.Messages, nil
+}
+
+// QueueDepth is how many activations of a group are queued or running.
+func (b *Bus) QueueDepth(ctx context.Context, group string) (uint64, error) {
+	s, err := b.state(ctx, queueStream(group))
+	return s.Messages, err
+}
+
+type streamState struct {
+	Messages uint64 `json:"messages"`
+	Bytes    uint64 `json:"bytes"`
+}
+
+func (b *Bus) state(ctx context.Context, stream string) (streamState, error) {
+	ctx, cancel := context.WithTimeout(ctx, listFor)
+	defer cancel()
+	var info struct {
+		State streamState `json:"state"`
+	}
+	if err := b.ask(ctx, api("STREAM.INFO", stream), nil, &info); err != nil {
+		return streamState{}, fmt.Errorf("look at stream %s: %w", stream, err)
+	}
+	info.State.Bytes = min(info.State.Bytes, math.MaxInt64)
+	return info.State, nil
+}

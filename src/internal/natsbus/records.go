@@ -1,0 +1,129 @@
+package natsbus
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// parallel is how many requests a list or a purge has in flight.
+const parallel = 8
+
+// CreateRecord stores a record that must not exist and returns its revision; KindConflict where it does. faena.ErrRetry
+// and faena.ErrUnknown are outcomes of one try.
+func (b *Bus) CreateRecord(ctx context.Context, r *faena.Record) (uint64, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return 0, fmt.Errorf("encode record %s: %w", r.ID, err)
+	}
+	rev, err := b.storeIf(ctx, recordSubject(r.Group, r.User, r.ID), data, 0)
+	if errors.Is(err, faena.ErrStale) {
+		return 0, &faena.Error{Kind: faena.KindConflict, Reason: "record_exists", Component: faena.ComponentQueue,
+			Message: "There is a record " + r.ID + " already.", Err: err}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("create record %s: %w", r.ID, err)
+	}
+	return rev, nil
+}
+
+// UpdateRecord replaces the record at revision rev. faena.ErrStale is a definite mismatch: the leader was asked, and
+// what stands there is not what was to be written. After faena.ErrUnknown it may have been stored.
+func (b *Bus) UpdateRecord(ctx context.Context, r *faena.Record, rev uint64) (uint64, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return 0, fmt.Errorf("encode record %s: %w", r.ID, err)
+	}
+	subject := recordSubject(r.Group, r.User, r.ID)
+	next, err := b.storeIf(ctx, subject, data, rev)
+	if err == nil {
+		return next, nil
+	}
+	if errors.Is(err, faena.ErrStale) {
+		// After a change of leader the server may say so of a write that is our own.
+		m, ok, readErr := b.last(ctx, bucketStream(recordsBucket(r.Group)), subject)
+		switch {
+		case readErr != nil:
+			err = fmt.Errorf("%w: %w", faena.ErrUnknown, readErr)
+		case ok && m.Sequence != rev && bytes.Equal(m.Data, data):
+			return m.Sequence, nil
+		case ok && m.Sequence == rev:
+			err = fmt.Errorf("%w: refused although nothing has changed", faena.ErrRetry)
+		}
+	}
+	return 0, fmt.Errorf("update record %s: %w", r.ID, err)
+}
+
+// Record reads a record from the leader, with its revision; KindNotFound where it is absent.
+func (b *Bus) Record(ctx context.Context, group, user, id string) (*faena.Record, uint64, error) {
+	m, ok, err := b.last(ctx, bucketStream(recordsBucket(group)), recordSubject(group, user, id))
+	if err != nil {
+		return nil, 0, fmt.Errorf("read record %s: %w", id, err)
+	}
+	if !ok {
+		return nil, 0, faena.NotFound("activation", id)
+	}
+	r, err := decodeRecord(m.Data)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read record %s: %w", id, err)
+	}
+	return r, m.Sequence, nil
+}
+
+// PurgeRecord removes the key without a marker; one that is absent is no error.
+func (b *Bus) PurgeRecord(ctx context.Context, group, user, id string) error {
+	return b.purge(ctx, bucketStream(recordsBucket(group)), recordSubject(group, user, id))
+}
+
+func (b *Bus) purge(ctx context.Context, stream, subject string) error {
+	ctx, cancel := context.WithTimeout(ctx, tryFor)
+	defer cancel()
+	in := struct {
+		Filter string `json:"filter"`
+	}{subject}
+	if err := b.ask(ctx, api("STREAM.PURGE", stream), in, nil); err != nil {
+		return fmt.Errorf("purge %s: %w", subject, outcome(err))
+	}
+	return nil
+}
+
+// LiveRecords lists what the bucket holds of a user: live records, and ended ones that are not recorded yet.
+func (b *Bus) LiveRecords(ctx context.Context, group, user string) ([]*faena.Record, error) {
+	stream := bucketStream(recordsBucket(group))
+	subjects, err := b.subjects(ctx, stream, recordsOf(group, user))
+	if err != nil {
+		return nil, err
+	}
+	found := make([]*faena.Record, len(subjects))
+	var reads errgroup.Group
+	reads.SetLimit(parallel)
+	i := 0
+	for subject := range subjects {
+		slot := &found[i]
+		i++
+		reads.Go(func() error {
+			m, ok, err := b.last(ctx, stream, subject)
+			if err != nil || !ok { // purged since it was listed
+				return err
+			}
+			*slot, err = decodeRecord(m.Data)
+			return err
+		})
+	}
+	if err := reads.Wait(); err != nil {
+		return nil, fmt.Errorf("list records of user %s: %w", user, err)
+	}
+	out := found[:0]
+	for _, r := range found {
+		if r != nil {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
