@@ -79,13 +79,11 @@ func descend(b *bolt.Bucket, prefix, before []byte, fn func(k, v []byte) (more b
 	if len(before) == 0 {
 		to = append(to, 0xff) // beyond every name and number
 	}
-	k, v := c.Seek(to)
-	if k == nil {
-		k, v = c.Last()
-	} else {
-		k, v = c.Prev()
+	step := c.Prev
+	if k, _ := c.Seek(to); k == nil {
+		step = c.Last
 	}
-	for ; k != nil && bytes.HasPrefix(k, prefix); k, v = c.Prev() {
+	for k, v := step(); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Prev() {
 		if more, err := fn(k, v); err != nil || !more {
 			return err
 		}

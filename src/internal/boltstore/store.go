@@ -18,7 +18,7 @@ import (
 
 // The buckets of the file. Keys are ranges: a list is one walk from one key.
 var (
-	metaBucket        = []byte("meta")         // schema → version of the file
+	metaBucket        = []byte("meta")         // schema → version of the file; probe
 	functionsBucket   = []byte("functions")    // <user>/<name> → Function
 	revisionsBucket   = []byte("revisions")    // <user>/<name>/<number> → Revision
 	usersBucket       = []byte("users")        // <name> → User, tombstones included
@@ -36,7 +36,14 @@ var (
 var buckets = [][]byte{metaBucket, functionsBucket, revisionsBucket, usersBucket, namesBucket, erasuresBucket,
 	activationsBucket, payloadsBucket, byFunctionBucket, byStateBucket, byBothBucket, usageBucket, usageTotalsBucket}
 
-var schemaKey = []byte("schema")
+var (
+	schemaKey = []byte("schema")
+	probeKey  = []byte("probe")
+)
+
+// probeSize is what Ping writes to find out whether there is room again: more than fits into a page that happens to
+// be free.
+const probeSize = 1 << 20
 
 // defaultLockTimeout is how long Open waits for another process to let go of the file: one that is being stopped.
 const defaultLockTimeout = 3 * time.Second
@@ -143,10 +150,13 @@ func (s *Store) Ping(ctx context.Context) error {
 	if !s.failing.Load() {
 		return s.view(ctx, "ping the document store", func(*bolt.Tx) error { return nil })
 	}
-	return s.update(ctx, "ping the document store", func(tx *bolt.Tx) error {
-		meta := tx.Bucket(metaBucket)
-		return meta.Put(schemaKey, meta.Get(schemaKey))
+	err := s.update(ctx, "ping the document store", func(tx *bolt.Tx) error {
+		return tx.Bucket(metaBucket).Put(probeKey, make([]byte, probeSize))
 	})
+	if err != nil {
+		return err
+	}
+	return s.update(ctx, "ping the document store", func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Delete(probeKey) })
 }
 
 // view runs fn in a transaction that reads. action is for errors.

@@ -1,0 +1,214 @@
+package faenatest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+)
+
+var historyClauses = []clause{
+	{"ARecordComesBackAsItWas", func(t *testing.T, s faena.Documents) {
+		records := []faena.Record{record("ann", 1), failed("ann", 2, "thumb", faena.ReasonOOMKilled), record("ann", 3), record("ann", 4), record("ann", 5)}
+		records[1].Result, records[1].Log = faena.Blob{}, faena.Blob{} // neither
+		records[2].Result = faena.Blob{Size: 300 << 10, Object: "out." + id(3) + ".1"}
+		records[3].Result.Inline = []byte(strings.Repeat("\xff\x00", faena.MaxInlineBytes/2))
+		records[3].Log = faena.Blob{}
+		records[4].StartedAt, records[4].ExitCode, records[4].Remarks, records[4].Result = nil, nil, nil, faena.Blob{}
+		ok(t, s.Insert(t.Context(), records))
+		for i := range records {
+			same(t, must(s.Activation(t.Context(), "ann", records[i].ID))(t), records[i])
+		}
+	}},
+	{"AbsentOrSomebodyElsesIsNotFound", func(t *testing.T, s faena.Documents) {
+		ok(t, s.Insert(t.Context(), []faena.Record{record("ann", 1)}))
+		for _, who := range []string{"bob", "an", "annn", ""} {
+			_, err := s.Activation(t.Context(), who, id(1))
+			kind(t, err, faena.KindNotFound)
+		}
+		_, err := s.Activation(t.Context(), "ann", id(2))
+		kind(t, err, faena.KindNotFound)
+	}},
+	{"OneThatIsStoredIsLeftAsItIs", func(t *testing.T, s faena.Documents) {
+		ok(t, s.Insert(t.Context(), []faena.Record{record("ann", 1)}))
+		other := failed("ann", 1, "thumb", faena.ReasonTimeout)
+		other.Result = faena.Blob{Size: 5, Inline: []byte("other")}
+		ok(t, s.Insert(t.Context(), []faena.Record{record("ann", 2), other, record("ann", 3)}))
+		same(t, must(s.Activation(t.Context(), "ann", id(1)))(t), record("ann", 1))
+		ids(t, s, faena.HistoryQuery{User: "ann", Limit: 10}, 3, 2, 1)
+		ids(t, s, faena.HistoryQuery{User: "ann", Function: "thumb", Limit: 10})
+		ids(t, s, faena.HistoryQuery{User: "ann", State: faena.StateTimedOut, Limit: 10})
+	}},
+	{"TheSameTwiceInABatchIsOne", func(t *testing.T, s faena.Documents) {
+		ok(t, s.Insert(t.Context(), []faena.Record{record("ann", 1), record("ann", 1)}))
+		ids(t, s, faena.HistoryQuery{User: "ann", Limit: 10}, 1)
+		usageIs(t, s, "ann", 1, 0)
+	}},
+	{"AnEmptyBatchIsNothing", func(t *testing.T, s faena.Documents) {
+		ok(t, s.Insert(t.Context(), nil))
+	}},
+	{"WhatHasNotEndedIsRefused", func(t *testing.T, s faena.Documents) {
+		for _, state := range []faena.State{faena.StateQueued, faena.StateRunning, ""} {
+			r := record("ann", 2)
+			r.State = state
+			if err := s.Insert(t.Context(), []faena.Record{record("ann", 1), r}); err == nil {
+				t.Errorf("a record that is %q was stored", state)
+			}
+		}
+		ids(t, s, faena.HistoryQuery{User: "ann", Limit: 10})
+		usageIs(t, s, "ann", 0, 0)
+	}},
+	{"BatchesInParallelStoreEachOnce", func(t *testing.T, s faena.Documents) {
+		var batch []faena.Record
+		for i := range 100 {
+			batch = append(batch, record("ann", i))
+		}
+		together(4, func(int) {
+			if err := s.Insert(t.Context(), batch); err != nil {
+				t.Error(err)
+			}
+		})
+		if got := must(s.Activations(t.Context(), faena.HistoryQuery{User: "ann", Limit: 1000}))(t); len(got) != 100 {
+			t.Errorf("there are %d records", len(got))
+		}
+		usageIs(t, s, "ann", 100, 0)
+	}},
+}
+
+var pageClauses = []clause{
+	{"NewestFirst", func(t *testing.T, s faena.Documents) {
+		ok(t, s.Insert(t.Context(), []faena.Record{record("ann", 2), record("ann", 5)}))
+		ok(t, s.Insert(t.Context(), []faena.Record{record("ann", 3), record("anna", 4), record("an", 4), record("ann-b", 4), record("ann", 1)}))
+		ids(t, s, faena.HistoryQuery{User: "ann", Limit: 10}, 5, 3, 2, 1)
+		ids(t, s, faena.HistoryQuery{User: "ann", Limit: 2}, 5, 3)
+		ids(t, s, faena.HistoryQuery{User: "ann", Before: id(3), Limit: 2}, 2, 1)
+		ids(t, s, faena.HistoryQuery{User: "ann", Before: id(4), Limit: 1}, 3)
+		ids(t, s, faena.HistoryQuery{User: "ann", Before: id(1), Limit: 1})
+		ids(t, s, faena.HistoryQuery{User: "ann", Before: id(9), Limit: 1}, 5)
+		ids(t, s, faena.HistoryQuery{User: "nobody", Limit: 10})
+	}},
+	{"EachFilterAndBothTogether", func(t *testing.T, s faena.Documents) {
+		all := mixed("ann", 240)
+		ok(t, s.Insert(t.Context(), all))
+		ok(t, s.Insert(t.Context(), mixed("anna", 40)))
+		for _, function := range []string{"", "a", "a-1", "resize", "absent"} {
+			for _, state := range append([]faena.State{""}, faena.States...) {
+				t.Run(fmt.Sprintf("%s,%s", function, state), func(t *testing.T) {
+					q := faena.HistoryQuery{User: "ann", Function: function, State: state, Limit: 7}
+					var got []string
+					for {
+						page := must(s.Activations(t.Context(), q))(t)
+						for _, r := range page {
+							got = append(got, r.ID)
+						}
+						if len(page) < q.Limit {
+							break
+						}
+						q.Before = page[len(page)-1].ID
+					}
+					var want []string
+					for _, r := range slices.Backward(all) {
+						if (function == "" || r.Function == function) && (state == "" || r.State == state) {
+							want = append(want, r.ID)
+						}
+					}
+					if !slices.Equal(got, want) {
+						t.Errorf("page by page there are %d, want %d: %v", len(got), len(want), got)
+					}
+				})
+			}
+		}
+	}},
+	{"APageHasNoInlineBytes", func(t *testing.T, s faena.Documents) {
+		want := record("ann", 1)
+		ok(t, s.Insert(t.Context(), []faena.Record{want}))
+		want.Result.Inline, want.Log.Inline = nil, nil
+		for _, q := range []faena.HistoryQuery{{}, {Function: "resize"}, {State: faena.StateSucceeded}, {Function: "resize", State: faena.StateSucceeded}} {
+			q.User, q.Limit = "ann", 10
+			same(t, must(s.Activations(t.Context(), q))(t), []faena.Record{want})
+		}
+	}},
+	{"DeletingTheFunctionLeavesItsHistory", func(t *testing.T, s faena.Documents) {
+		add(t, s, revision("ann", "resize"))
+		ok(t, s.Insert(t.Context(), []faena.Record{record("ann", 1)}))
+		ok(t, s.DeleteFunction(t.Context(), "ann", "resize", anyHead))
+		ids(t, s, faena.HistoryQuery{User: "ann", Function: "resize", Limit: 10}, 1)
+	}},
+}
+
+var usageClauses = []clause{
+	{"CountsWhatSucceededAndWhatDidNot", func(t *testing.T, s faena.Documents) {
+		usageIs(t, s, "ann", 0, 0)
+		ok(t, s.Insert(t.Context(), []faena.Record{
+			record("ann", 1), record("ann", 2), failed("ann", 3, "resize", faena.ReasonTimeout),
+			failed("ann", 4, "resize", faena.ReasonCancelled), failed("ann", 5, "resize", faena.ReasonWorkerLost), record("anna", 6)}))
+		usageIs(t, s, "ann", 2, 3)
+		usageIs(t, s, "anna", 1, 0)
+		if u := must(s.UserUsage(t.Context(), "ann"))(t); u.RunUS != 5000 || !u.Hour.IsZero() {
+			t.Errorf("the usage is %+v", u)
+		}
+	}},
+	{"RecordingAgainCountsNothing", func(t *testing.T, s faena.Documents) {
+		batch := mixed("ann", 50)
+		ok(t, s.Insert(t.Context(), batch))
+		first := must(s.UserUsage(t.Context(), "ann"))(t)
+		ok(t, s.Insert(t.Context(), batch))
+		ok(t, s.Insert(t.Context(), append(slices.Clone(batch[20:]), record("ann", 1000))))
+		again := must(s.UserUsage(t.Context(), "ann"))(t)
+		first.Completed, first.RunUS = first.Completed+1, first.RunUS+1000
+		same(t, again, first)
+	}},
+	{"SumsAllHours", func(t *testing.T, s faena.Documents) {
+		var batch []faena.Record
+		for hour := range 30 {
+			r := record("ann", hour)
+			r.AdmittedAt = epoch.Add(time.Duration(hour) * time.Hour)
+			batch = append(batch, r)
+		}
+		ok(t, s.Insert(t.Context(), batch[:20]))
+		ok(t, s.Insert(t.Context(), batch[10:]))
+		usageIs(t, s, "ann", 30, 0)
+	}},
+}
+
+// mixed are n records of three functions in all terminal states, in the order of their ids.
+func mixed(user string, n int) (records []faena.Record) {
+	functions := []string{"a", "a-1", "resize"}
+	reasons := []faena.Reason{"", faena.ReasonExitNonzero, faena.ReasonTimeout, faena.ReasonCancelled, faena.ReasonWorkerLost}
+	for i := range n {
+		if reason := reasons[i/3%5]; reason != "" {
+			records = append(records, failed(user, i, functions[i%3], reason))
+			continue
+		}
+		r := record(user, i)
+		r.Function = functions[i%3]
+		records = append(records, r)
+	}
+	return records
+}
+
+// ids checks which records a query gives.
+func ids(t testing.TB, s faena.Documents, q faena.HistoryQuery, want ...int) {
+	t.Helper()
+	var got, wanted []string
+	for _, r := range must(s.Activations(t.Context(), q))(t) {
+		got = append(got, r.ID)
+	}
+	for _, n := range want {
+		wanted = append(wanted, id(n))
+	}
+	if !slices.Equal(got, wanted) {
+		t.Errorf("%+v gives %v, want %v", q, got, wanted)
+	}
+}
+
+func usageIs(t testing.TB, s faena.Documents, user string, completed, failed int64) {
+	t.Helper()
+	u := must(s.UserUsage(t.Context(), user))(t)
+	if u.User != user || u.Completed != completed || u.Failed != failed {
+		t.Errorf("the usage is %+v, want %d and %d", u, completed, failed)
+	}
+}
