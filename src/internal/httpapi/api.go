@@ -1,0 +1,165 @@
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+	"github.com/gorilla/mux"
+)
+
+// Timeouts of the server. A call that waits for its activation has none of its own: it ends after faena.SyncWait.
+const (
+	headerTimeout  = 10 * time.Second
+	bodyTimeout    = 60 * time.Second  // for the whole body of a request
+	idleTimeout    = 120 * time.Second // above the gateway's 60 s, so that it is the gateway that closes
+	writeTimeout   = 60 * time.Second  // for one write of an answer, and a second more for each slowestClient bytes
+	slowestClient  = 64 << 10
+	maxHeaderBytes = 32 << 10
+)
+
+// Observer is told of every request when it has been answered, for metrics. It returns at once.
+type Observer interface {
+	// Request reports a request. route is the path's template, or "" where no route matched.
+	Request(method, route string, status int, took time.Duration)
+}
+
+// Options are what New needs. All fields without "optional" are required.
+type Options struct {
+	Functions   Functions
+	Activations Activations
+	Users       Users
+	Workers     Workers
+	Health      Health
+	Auth        Authenticator
+	Logger      *slog.Logger
+	Observer    Observer // optional
+
+	MaxParameterBytes int64         // of a parameter; 0 is faena.DefaultMaxParameterBytes
+	KeepAlive         time.Duration // between comments in an event stream; 0 is 15 s
+}
+
+// API is Faena's REST interface as a http.Handler.
+type API struct {
+	o        Options
+	log      *slog.Logger
+	router   *mux.Router
+	browsers *http.CrossOriginProtection
+	buffers  bufferPool
+	stopping context.Context // ended when the server shuts down: event streams end then
+	stop     context.CancelFunc
+}
+
+// New makes the API. Close ends its event streams.
+func New(o Options) *API {
+	if o.MaxParameterBytes == 0 {
+		o.MaxParameterBytes = faena.DefaultMaxParameterBytes
+	}
+	if o.KeepAlive == 0 {
+		o.KeepAlive = 15 * time.Second
+	}
+	a := &API{o: o, log: o.Logger, browsers: http.NewCrossOriginProtection()}
+	a.stopping, a.stop = context.WithCancel(context.Background()) //nolint // ended by Close; no request is its parent
+	a.router = a.routes()
+	return a
+}
+
+// routes registers what is open to everybody by hand, and every generated route behind authentication.
+func (a *API) routes() *mux.Router {
+	root := mux.NewRouter().SkipClean(true) // a path is matched as it came; nobody is redirected
+	root.NotFoundHandler = http.HandlerFunc(a.noRoute)
+	root.MethodNotAllowedHandler = http.HandlerFunc(a.wrongMethod)
+	root.HandleFunc("/healthz", a.getHealth).Methods(http.MethodGet)
+	root.HandleFunc("/readyz", a.getReadiness).Methods(http.MethodGet)
+	root.HandleFunc("/v1/openapi.yaml", a.getSpecification).Methods(http.MethodGet)
+
+	authenticated := root.NewRoute().Subrouter()
+	authenticated.Use(a.authenticate, a.authorise)
+	HandlerWithOptions(handlers{a}, GorillaServerOptions{BaseRouter: authenticated, ErrorHandlerFunc: a.badParameter})
+	return root
+}
+
+// handlers are the generated interface's methods; they are kept apart from API's own.
+type handlers struct{ *API }
+
+var _ ServerInterface = handlers{}
+
+// Server returns a server for the API with its timeouts; the caller sets TLSConfig and runs it. Shutdown of the
+// server ends event streams.
+func (a *API) Server() *http.Server {
+	s := &http.Server{
+		Handler:           a,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug), // handshakes of strangers
+	}
+	s.RegisterOnShutdown(a.Close)
+	return s
+}
+
+// Close ends the event streams that are open. It may be called more than once.
+func (a *API) Close() { a.stop() }
+
+// ServeHTTP answers one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &call{
+		requestID:   requestID(r.Header.Get("X-Request-Id")),
+		traceparent: traceparent(r.Header["Traceparent"]),
+		began:       time.Now(),
+	}
+	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
+	rw := &response{ResponseWriter: w, control: http.NewResponseController(w)}
+	rw.Header().Set("X-Request-Id", c.requestID)
+	rw.Header().Set("X-Content-Type-Options", "nosniff")
+	rw.Header().Set("Cache-Control", "no-store")
+	defer a.finish(rw, r, c)
+	a.router.ServeHTTP(rw, r)
+}
+
+// finish turns a panic into a 500 without its text, and tells the log and the observer what was answered.
+func (a *API) finish(w *response, r *http.Request, c *call) {
+	abort := false
+	if p := recover(); p != nil {
+		abort = w.status != 0 || p == http.ErrAbortHandler
+		a.panicked(w, r, p)
+	}
+	took := time.Since(c.began)
+	if a.o.Observer != nil {
+		a.o.Observer.Request(r.Method, c.route, w.status, took)
+	}
+	if a.log.Enabled(r.Context(), slog.LevelDebug) {
+		a.log.LogAttrs(r.Context(), slog.LevelDebug, "request", append(Attrs(r.Context()), slog.String("method", r.Method),
+			slog.String("route", c.route), slog.Int("status", w.status), slog.Int64("bytes", w.bytes),
+			slog.String("user", c.user.Name), slog.Int64("took_us", took.Microseconds()))...)
+	}
+	if abort {
+		panic(http.ErrAbortHandler) // the answer cannot be completed: the connection ends, so that the client knows
+	}
+}
+
+// noRoute answers a path that is none of ours.
+func (a *API) noRoute(w http.ResponseWriter, r *http.Request) {
+	a.fail(w, r, &faena.Error{Kind: faena.KindNotFound, Reason: "no_route", Component: faena.ComponentCaller,
+		Message: "There is no such path. The specification is at /v1/openapi.yaml."})
+}
+
+// wrongMethod answers a path of ours with a method that it does not have.
+func (a *API) wrongMethod(w http.ResponseWriter, r *http.Request) {
+	allowed := ""
+	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
+		probe := *r
+		probe.Method = method
+		if match := (mux.RouteMatch{}); a.router.Match(&probe, &match) && match.MatchErr == nil {
+			if allowed != "" {
+				allowed += ", "
+			}
+			allowed += method
+		}
+	}
+	w.Header().Set("Allow", allowed)
+	a.writeProblem(w, r, Problem{Status: http.StatusMethodNotAllowed, Title: "Method not allowed", Reason: "method_not_allowed",
+		Component: ComponentCaller, Detail: "The path takes " + allowed + "."})
+}

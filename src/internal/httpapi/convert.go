@@ -1,0 +1,76 @@
+package httpapi
+
+import (
+	"unicode/utf8"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// The domain's values in the contract's words. What is not named here is never shown.
+
+func specOf(s Spec) faena.Spec {
+	return faena.Spec{Image: s.Image, Command: s.Command, Args: s.Args, Input: faena.Input(s.Input), TimeoutMS: s.TimeoutMs,
+		MemoryBytes: s.MemoryBytes, CPUs: s.Cpus, PIDs: s.Pids, ResultLimitBytes: s.ResultLimitBytes, TmpfsBytes: s.TmpfsBytes,
+		Env: s.Env, Isolation: faena.Isolation(s.Isolation), Warm: s.Warm, Group: s.Group, Capabilities: s.Capabilities,
+		WritableRoot: s.WritableRoot, Labels: s.Labels}
+}
+
+func showSpec(s faena.Spec) Spec {
+	return Spec{Image: s.Image, Command: s.Command, Args: s.Args, Input: Input(s.Input), TimeoutMs: s.TimeoutMS,
+		MemoryBytes: s.MemoryBytes, Cpus: s.CPUs, Pids: s.PIDs, ResultLimitBytes: s.ResultLimitBytes, TmpfsBytes: s.TmpfsBytes,
+		Env: s.Env, Isolation: Isolation(s.Isolation), Warm: s.Warm, Group: s.Group, Capabilities: s.Capabilities,
+		WritableRoot: s.WritableRoot, Labels: s.Labels}
+}
+
+func showRevision(r faena.Revision) Revision {
+	return Revision{Revision: r.Number, Spec: showSpec(r.Spec), Digest: r.Digest, Pull: r.Pull, SizeBytes: r.SizeBytes,
+		RegistryCredentials: len(r.Sealed) > 0, Entrypoint: r.Config.Entrypoint, Cmd: r.Config.Cmd, CreatedAt: r.CreatedAt}
+}
+
+func showFunction(f faena.Function, r faena.Revision, warnings []string) Function {
+	return Function{Name: f.Name, Current: f.Current, Latest: f.Latest, Revision: showRevision(r), Warnings: warnings,
+		CreatedAt: f.CreatedAt, UpdatedAt: f.UpdatedAt}
+}
+
+func showHead(f faena.Function) FunctionHead {
+	return FunctionHead{Name: f.Name, Current: f.Current, Latest: f.Latest, CreatedAt: f.CreatedAt, UpdatedAt: f.UpdatedAt}
+}
+
+// showRecord shows a record without the bytes of its result and log.
+func showRecord(r faena.Record) Activation {
+	a := Activation{ActivationID: r.ID, Function: r.Function, Revision: r.Revision, Digest: r.Digest, Group: r.Group,
+		State: State(r.State), Reason: string(r.Reason), Message: r.Message, CancelRequested: r.CancelRequested, Attempt: r.Attempt,
+		Worker: r.Worker, ExitCode: r.ExitCode, Signal: r.Signal, Warm: r.Warm, PeakMemoryBytes: r.PeakMemoryBytes,
+		Remarks: r.Remarks, Result: showSize(r.Result), Log: showSize(r.Log), Timings: Timings{QueueUs: r.Timings.QueueUS,
+			PullUs: r.Timings.PullUS, StartUs: r.Timings.StartUS, RunUs: r.Timings.RunUS, StoreUs: r.Timings.StoreUS, TotalUs: r.Timings.TotalUS},
+		Traceparent: r.Traceparent, RequestID: r.RequestID, AdmittedAt: r.AdmittedAt, StartedAt: r.StartedAt, EndedAt: r.EndedAt}
+	if e, ok := faena.Explain(r.Reason); ok {
+		a.Component, a.Retryable = Component(e.Component), e.Retryable
+	}
+	return a
+}
+
+func showSize(b faena.Blob) Output {
+	return Output{Size: b.Size, Truncated: b.Truncated, Dropped: b.Dropped}
+}
+
+// include adds the bytes of an output.
+func (o *Output) include(p []byte) {
+	switch {
+	case len(p) == 0:
+	case utf8.Valid(p):
+		o.Text = string(p)
+	default:
+		o.Base64 = p
+	}
+}
+
+func showUser(u faena.User) User {
+	return User{Name: u.Name, Role: Role(u.Role), Groups: u.Groups, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt}
+}
+
+func showWorker(w faena.Worker) Worker {
+	return Worker{ID: w.ID, Group: w.Group, Host: w.Host, Version: w.Version, Places: w.Places, MemoryBytes: w.MemoryBytes,
+		MilliCpus: w.MilliCPUs, Busy: w.Busy, Containers: w.Containers, Ready: w.NotReady == "" && !w.Draining, NotReady: w.NotReady,
+		Draining: w.Draining, StartedAt: w.StartedAt, SeenAt: w.SeenAt}
+}

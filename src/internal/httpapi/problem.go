@@ -1,0 +1,111 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"math"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+)
+
+const problemType = "application/problem+json"
+
+// fail answers a request with err. What is internal is logged here and shown as its request id only.
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if ctxErr := r.Context().Err(); ctxErr != nil && errors.Is(err, ctxErr) {
+		err = &faena.Error{Kind: faena.KindUnavailable, Reason: "call_ended", Component: faena.ComponentCaller,
+			Message: "The call was given up. An activation that was accepted goes on."}
+	}
+	e, ok := errors.AsType[*faena.Error](err)
+	if !ok {
+		e = &faena.Error{Kind: faena.KindInternal, Err: err}
+	}
+	if e.Kind == faena.KindInternal {
+		a.log.ErrorContext(r.Context(), "a request failed for an unexpected reason", "request_id", RequestID(r.Context()),
+			"activation_id", e.Activation, "method", r.Method, "route", callOf(r.Context()).route, "error", err)
+		e = &faena.Error{Kind: faena.KindInternal, Reason: "internal", Component: faena.ComponentAPI, Activation: e.Activation,
+			Message: "Something unexpected happened. An operator finds its cause in the log under this request id.", OutcomeUnknown: e.OutcomeUnknown}
+	} else if e.Kind == faena.KindUnavailable && e.Err != nil {
+		a.log.WarnContext(r.Context(), "a part of the platform is away", "request_id", RequestID(r.Context()),
+			"activation_id", e.Activation, "reason", e.Reason, "component", e.Component, "error", e.Err)
+	}
+	a.writeProblem(w, r, problemOf(e, w.Header()))
+}
+
+// problemOf turns an error into a problem document, and sets the headers that belong to it.
+func problemOf(e *faena.Error, h http.Header) Problem {
+	if e.Kind == faena.KindUnauthenticated {
+		h.Set("WWW-Authenticate", `Basic realm="faena", charset="UTF-8"`)
+	}
+	setRetryAfter(h, e.RetryAfter)
+	if e.Activation != "" {
+		h.Set("Faena-Activation-Id", e.Activation)
+	}
+	to := answerTo(e.Kind)
+	p := Problem{
+		Status: to.status, Title: to.title, Detail: e.Message, Reason: e.Reason, Component: Component(e.Component),
+		Retryable: e.Retryable, ActivationID: e.Activation, OutcomeUnknown: e.OutcomeUnknown,
+	}
+	for _, f := range e.Fields {
+		p.Errors = append(p.Errors, FieldError{Field: f.Field, Message: f.Message})
+	}
+	return p
+}
+
+func setRetryAfter(h http.Header, d time.Duration) {
+	if d > 0 {
+		h.Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))))
+	}
+}
+
+// writeProblem completes a problem document and answers with it. A body that was not read to its end is not waited for.
+func (a *API) writeProblem(w http.ResponseWriter, r *http.Request, p Problem) {
+	p.RequestID = RequestID(r.Context())
+	if p.Reason == "" {
+		p.Reason = "unspecified"
+	}
+	if p.Component == "" {
+		p.Component = ComponentAPI
+	}
+	p.Type = "urn:faena:problem:" + p.Reason
+	if p.Status == http.StatusRequestEntityTooLarge {
+		w.Header().Set("Connection", "close")
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		// Strings and numbers only: it cannot happen, and if it does the caller still gets the status.
+		a.log.ErrorContext(r.Context(), "a problem document could not be encoded", "request_id", p.RequestID, "error", err)
+		b = []byte("{}")
+	}
+	writeBytes(w, p.Status, problemType, append(b, '\n'))
+}
+
+// panicked logs a panic and answers with 500 where nothing was answered yet.
+func (a *API) panicked(w *response, r *http.Request, p any) {
+	if p == http.ErrAbortHandler {
+		return
+	}
+	a.log.LogAttrs(r.Context(), slog.LevelError, "a request panicked", slog.String("request_id", RequestID(r.Context())),
+		slog.String("method", r.Method), slog.String("route", callOf(r.Context()).route), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+	if w.status == 0 {
+		a.writeProblem(w, r, problemOf(&faena.Error{Kind: faena.KindInternal, Reason: "internal", Component: faena.ComponentAPI,
+			Message: "Something unexpected happened. An operator finds its cause in the log under this request id."}, w.Header()))
+	}
+}
+
+// badParameter answers a path, query or header parameter that the generated code could not read.
+func (a *API) badParameter(w http.ResponseWriter, r *http.Request, err error) {
+	name, what := "request", "cannot be read"
+	if e, ok := errors.AsType[*InvalidParamFormatError](err); ok {
+		name, what = e.ParamName, "has not the form that the specification gives"
+	}
+	if e, ok := errors.AsType[*TooManyValuesForParamError](err); ok {
+		name, what = e.ParamName, "is given more than once"
+	}
+	a.fail(w, r, faena.Invalid(faena.FieldError{Field: name, Message: what}))
+}

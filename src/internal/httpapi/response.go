@@ -1,0 +1,59 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// response remembers what was answered and gives each write its own deadline, so that a client that stops reading
+// holds a connection for a bounded time although calls may wait for minutes.
+type response struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	status  int // 0 until the header is written
+	bytes   int64
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *response) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *response) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	// A writer without deadlines (a recorder in a test) is written to without.
+	_ = w.control.SetWriteDeadline(time.Now().Add(writeTimeout + time.Duration(len(p)/slowestClient)*time.Second))
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets a http.ResponseController reach the connection.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// writeBytes answers with a body as it is. An error of the connection concerns the client alone, who has gone.
+func writeBytes(w http.ResponseWriter, status int, contentType string, p []byte) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(p)))
+	w.WriteHeader(status)
+	_, _ = w.Write(p)
+}
+
+// writeJSON answers with a value of the contract.
+func (a *API) writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
+	p, err := json.Marshal(v)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	writeBytes(w, status, "application/json", append(p, '\n'))
+}
