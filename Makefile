@@ -62,7 +62,8 @@ bench: build setup ## measure an activation beside fork+exec, docker run and the
 	cd src && go run ./internal/tools/bench
 
 .PHONY: demo
-demo: build setup ## run unmodified images as functions, through the whole path
+demo: build ## run unmodified images as functions, through the whole path
+	@testing/setup.sh demo
 	cd src && go run ./internal/tools/demo
 
 .PHONY: up

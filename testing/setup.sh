@@ -1,6 +1,9 @@
 #!/bin/bash
 # Makes this machine fit for the tests and the demo: installs what is missing (Debian, as root) and starts a Docker
 # Engine where none answers. It may be run at any time, by several at once; where nothing is missing it takes a moment.
+#
+#   testing/setup.sh        what the tests need
+#   testing/setup.sh demo   and what the demo makes its images with
 set -euo pipefail
 
 # A command that must be there, and the Debian package that has it.
@@ -11,6 +14,14 @@ declare -A needed=(
 	[iptables]=iptables
 	[git]=git
 )
+case ${1-} in
+"") ;;
+demo) needed[debootstrap]=debootstrap ;;
+*)
+	echo "usage: testing/setup.sh [demo]" >&2
+	exit 2
+	;;
+esac
 engine_log=/var/log/faena-dockerd.log
 
 say() { echo "setup: $*" >&2; }
