@@ -173,13 +173,14 @@ func (r *Record) HeldBy(worker string, attempt int) bool {
 	return r.State == StateRunning && r.Worker == worker && r.Attempt == attempt
 }
 
-// Succeed makes the record terminal with success. It fails where it is terminal already.
+// Succeed makes the record terminal with success. It fails where the record is not running.
 func (r *Record) Succeed(now time.Time) error {
 	return r.end(StateSucceeded, "", "", now)
 }
 
 // Fail makes the record terminal for reason; the state is the one that the reason leads to. message is for a
-// person. It fails where the record is terminal already, or where the reason is not on the list.
+// person. It fails where the record is terminal already, where it is queued and the reason is one of a run (a
+// timeout), and where the reason is not on the list.
 func (r *Record) Fail(reason Reason, message string, now time.Time) error {
 	e, ok := Explain(reason)
 	if !ok {
@@ -189,12 +190,23 @@ func (r *Record) Fail(reason Reason, message string, now time.Time) error {
 }
 
 func (r *Record) end(s State, reason Reason, message string, now time.Time) error {
-	if r.State.Terminal() {
-		return fmt.Errorf("settle activation %s as %s: it is %s already", r.ID, s, r.State)
+	if !follows(r.State, s) {
+		return fmt.Errorf("settle activation %s as %s: it is %q", r.ID, s, r.State)
 	}
 	r.State, r.Reason, r.Message = s, reason, message
 	r.EndedAt = &now
 	return nil
+}
+
+// follows reports whether a terminal state may come after another; the package comment draws the ways.
+func follows(from, to State) bool {
+	switch from {
+	case StateRunning:
+		return true
+	case StateQueued:
+		return to == StateFailed || to == StateCancelled || to == StateLost
+	}
+	return false
 }
 
 // Message is what stands in the stream: all that a worker needs to run an activation.

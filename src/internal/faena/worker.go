@@ -1,6 +1,9 @@
 package faena
 
-import "time"
+import (
+	"log/slog"
+	"time"
+)
 
 // Worker is a worker's heartbeat: what it can run and what it is doing. It is stored with a TTL of HeartbeatTTL,
 // so a worker that is not listed is away.
@@ -32,6 +35,9 @@ func (Credentials) String() string { return "**redacted**" }
 
 // GoString hides both parts.
 func (Credentials) GoString() string { return "**redacted**" }
+
+// LogValue hides both parts from a logger that would write them as JSON.
+func (c Credentials) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 // ResolvedImage is what a registry says of an image reference.
 type ResolvedImage struct {
