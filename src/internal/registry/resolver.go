@@ -1,0 +1,233 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"faena.dev/faena/internal/faena"
+)
+
+const (
+	// resolveFor bounds all questions for one image.
+	resolveFor = 20 * time.Second
+	// maxWords bounds what of a registry's words reaches a user.
+	maxWords = 512
+)
+
+// Resolver pins references to digests. It is safe for concurrent use.
+type Resolver struct {
+	rules     Rules
+	transport http.RoundTripper
+}
+
+// NewResolver makes it.
+func NewResolver(rules Rules) *Resolver {
+	r := &Resolver{rules: rules}
+	r.transport = r.rules.transport()
+	return r
+}
+
+// Resolve pins a reference to the digest of its manifest for linux/arch and reads the image's configuration. creds may
+// be nil. Errors are *faena.Error: KindInvalid with the reason image_not_found, image_denied, image_platform or
+// image_refused, in the registry's words; KindUnavailable for a registry that does not answer.
+func (r *Resolver) Resolve(ctx context.Context, image string, creds *faena.Credentials, arch string) (faena.ResolvedImage, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveFor)
+	defer cancel()
+	ref, err := name.ParseReference(image, name.WeakValidation)
+	if err != nil {
+		return faena.ResolvedImage{}, refused("image", "", "is no reference of an image: "+err.Error(), nil)
+	}
+	host := ref.Context().RegistryStr()
+	if err := r.rules.allows(host); err != nil {
+		return faena.ResolvedImage{}, refused("image", "image_refused", err.Error(), nil)
+	}
+	if r.rules.plain(host) {
+		if ref, err = name.ParseReference(image, name.WeakValidation, name.Insecure); err != nil {
+			return faena.ResolvedImage{}, refused("image", "", "is no reference of an image: "+err.Error(), nil)
+		}
+	}
+	q := question{ref: ref, arch: arch, creds: creds, opts: []remote.Option{remote.WithContext(ctx), remote.WithTransport(r.transport),
+		remote.WithAuth(authOf(creds)), remote.WithUserAgent("faena"), remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Steps: 2})}}
+	out, err := q.resolve()
+	if err != nil {
+		return faena.ResolvedImage{}, q.meaning(err)
+	}
+	return out, nil
+}
+
+func authOf(creds *faena.Credentials) authn.Authenticator {
+	if creds == nil {
+		return authn.Anonymous
+	}
+	return &authn.Basic{Username: creds.Username, Password: creds.Password}
+}
+
+// question is one image that is asked for.
+type question struct {
+	ref   name.Reference
+	arch  string
+	creds *faena.Credentials
+	opts  []remote.Option
+}
+
+func (q *question) resolve() (faena.ResolvedImage, error) {
+	desc, err := remote.Get(q.ref, q.opts...)
+	if err != nil {
+		return faena.ResolvedImage{}, err
+	}
+	var img v1.Image
+	switch {
+	case desc.MediaType.IsIndex():
+		img, err = q.choose(desc)
+	case desc.MediaType.IsImage():
+		img, err = desc.Image()
+	default:
+		return faena.ResolvedImage{}, refused("image", "image_platform", fmt.Sprintf("is of a format that is not run here (%s)", desc.MediaType), nil)
+	}
+	if err != nil {
+		return faena.ResolvedImage{}, err
+	}
+	return q.read(img)
+}
+
+// choose picks the image of an index for linux and the architecture.
+func (q *question) choose(desc *remote.Descriptor) (v1.Image, error) {
+	index, err := desc.ImageIndex()
+	if err != nil {
+		return nil, err
+	}
+	list, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	var have []string
+	for _, m := range list.Manifests {
+		if m.Platform == nil || !m.MediaType.IsImage() || m.Platform.OS == "unknown" { // an attestation, for one
+			continue
+		}
+		if m.Platform.OS == "linux" && m.Platform.Architecture == q.arch {
+			return index.Image(m.Digest)
+		}
+		have = append(have, m.Platform.OS+"/"+m.Platform.Architecture)
+	}
+	slices.Sort(have)
+	return nil, q.otherPlatform(strings.Join(slices.Compact(have), ", "))
+}
+
+func (q *question) otherPlatform(have string) error {
+	return refused("image", "image_platform", fmt.Sprintf("is for %s, the workers run linux/%s", have, q.arch), nil)
+}
+
+func (q *question) read(img v1.Image) (faena.ResolvedImage, error) {
+	file, err := img.ConfigFile()
+	if err != nil {
+		return faena.ResolvedImage{}, err
+	}
+	if file.OS != "" && file.OS != "linux" || file.Architecture != "" && file.Architecture != q.arch {
+		return faena.ResolvedImage{}, q.otherPlatform(file.OS + "/" + file.Architecture)
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		return faena.ResolvedImage{}, err
+	}
+	manifest, err := img.Manifest()
+	if err != nil {
+		return faena.ResolvedImage{}, err
+	}
+	out := faena.ResolvedImage{Digest: digest.String(), Pull: familiar(q.ref.Context().Name()) + "@" + digest.String()}
+	for _, l := range manifest.Layers {
+		out.SizeBytes += l.Size
+	}
+	c := file.Config
+	out.Config = faena.ImageConfig{Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User, StopSignal: c.StopSignal}
+	for v := range c.Volumes {
+		out.Config.Volumes = append(out.Config.Volumes, v)
+	}
+	slices.Sort(out.Config.Volumes)
+	return out, nil
+}
+
+// familiar is the form in which the Docker Engine lists a repository of Docker Hub.
+func familiar(repository string) string {
+	if rest, ok := strings.CutPrefix(repository, dockerHub+"/"); ok {
+		return strings.TrimPrefix(rest, "library/")
+	}
+	return repository
+}
+
+// meaning turns what the library returned into an error for the user.
+func (q *question) meaning(err error) error {
+	if e, ok := errors.AsType[*faena.Error](err); ok {
+		return e
+	}
+	if errors.Is(err, errRefused) {
+		return refused("image", "image_refused", "cannot be asked for: "+err.Error(), q.creds)
+	}
+	if e, ok := errors.AsType[*transport.Error](err); ok {
+		words := wordsOf(e)
+		switch {
+		case e.StatusCode == http.StatusUnauthorized, e.StatusCode == http.StatusForbidden:
+			return refused("image", string(faena.ReasonImageDenied), "is denied by its registry: "+words, q.creds)
+		case e.StatusCode == http.StatusNotFound:
+			return refused("image", string(faena.ReasonImageNotFound), "is not at its registry: "+words, q.creds)
+		case e.StatusCode < 500 && e.StatusCode != http.StatusTooManyRequests:
+			return refused("image", string(faena.ReasonImageNotFound), "is not given by its registry: "+words, q.creds)
+		}
+		return q.away(words)
+	}
+	return q.away(err.Error())
+}
+
+// wordsOf are a registry's own words, or at least its status.
+func wordsOf(e *transport.Error) string {
+	words := make([]string, 0, len(e.Errors))
+	for _, d := range e.Errors {
+		words = append(words, string(d.Code)+": "+d.Message)
+	}
+	if len(words) == 0 {
+		return fmt.Sprintf("status %d", e.StatusCode)
+	}
+	return strings.Join(words, "; ")
+}
+
+func (q *question) away(words string) error {
+	// No cause: its text could hold what is taken out of the message.
+	return faena.Unavailable(faena.ComponentRegistry, "registry_unavailable",
+		bounded("The registry "+q.ref.Context().RegistryStr()+" did not answer as it should: "+words, q.creds), nil)
+}
+
+// refused is the error of an image that cannot be deployed.
+func refused(field, reason, text string, creds *faena.Credentials) error {
+	text = bounded(text, creds)
+	e := faena.Invalid(faena.FieldError{Field: field, Message: text})
+	e.Component = faena.ComponentRegistry
+	if reason != "" {
+		e.Reason = reason
+	}
+	return e
+}
+
+// bounded makes foreign text fit for a message: one line, valid UTF-8, at most maxWords, and without the password.
+func bounded(text string, creds *faena.Credentials) string {
+	if creds != nil && creds.Password != "" {
+		text = strings.ReplaceAll(text, creds.Password, "***")
+	}
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError }), " ")
+	if len(text) > maxWords {
+		text = strings.ToValidUTF8(text[:maxWords], "") + "…"
+	}
+	return text
+}

@@ -1,0 +1,150 @@
+// Package seal encrypts what only the workers of a group may read, such as registry credentials: the API seals to public
+// keys (age, X25519), a worker opens with its identity. Neither plain text nor a key is ever in an error.
+package seal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"filippo.io/age"
+)
+
+// MaxBytes bounds what is sealed at once.
+const MaxBytes = 64 << 10
+
+// Identity is a private key. It prints redacted.
+type Identity struct{ x *age.X25519Identity }
+
+// String hides the key.
+func (Identity) String() string { return "**redacted**" }
+
+// GoString hides the key.
+func (Identity) GoString() string { return "**redacted**" }
+
+// Recipient is the public half: age1…
+func (i Identity) Recipient() string { return i.x.Recipient().String() }
+
+// ParseIdentity reads an identity as age-keygen writes it: the key on a line of its own, comments allowed.
+func ParseIdentity(text []byte) (Identity, error) {
+	list, err := age.ParseIdentities(bytes.NewReader(text))
+	if err != nil || len(list) != 1 {
+		return Identity{}, errors.New("there is no age identity in it, or more than one")
+	}
+	x, ok := list[0].(*age.X25519Identity)
+	if !ok {
+		return Identity{}, errors.New("it is no X25519 identity")
+	}
+	return Identity{x}, nil
+}
+
+// LoadOrCreate reads the identity in a file, or makes one where the file does not exist. The file is for its owner only.
+func LoadOrCreate(path string) (Identity, error) {
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return create(path)
+	case err != nil:
+		return Identity{}, fmt.Errorf("read the sealing key: %w", err)
+	}
+	id, err := ParseIdentity(text)
+	if err != nil {
+		return Identity{}, fmt.Errorf("read the sealing key %s: %w", path, err)
+	}
+	return id, nil
+}
+
+// create writes a new identity whole or not at all, and onto the disk before anything is sealed to it.
+func create(path string) (Identity, error) {
+	x, err := age.GenerateX25519Identity()
+	if err != nil {
+		return Identity{}, fmt.Errorf("make a sealing key: %w", err)
+	}
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return Identity{}, fmt.Errorf("write a sealing key: %w", err)
+	}
+	_, err = fmt.Fprintf(f, "# public key: %s\n%s\n", x.Recipient(), x)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return Identity{}, fmt.Errorf("write the sealing key %s: %w", path, err)
+	}
+	return Identity{x}, nil
+}
+
+// Sealer seals for the workers of a group, and for the APIs, which seal anew when a group's key changes.
+type Sealer struct {
+	own    age.Recipient
+	groups map[string]age.Recipient
+}
+
+// NewSealer takes the API's own public key and those of the groups, by name.
+func NewSealer(own string, groups map[string]string) (*Sealer, error) {
+	s := &Sealer{groups: make(map[string]age.Recipient, len(groups))}
+	var err error
+	if s.own, err = age.ParseX25519Recipient(own); err != nil {
+		return nil, errors.New("the API's public key is none")
+	}
+	for name, key := range groups {
+		if s.groups[name], err = age.ParseX25519Recipient(strings.TrimSpace(key)); err != nil {
+			return nil, fmt.Errorf("the public key of group %s is none", name)
+		}
+	}
+	return s, nil
+}
+
+// Seal returns the ciphertext of at most MaxBytes. An error names the group, never the content.
+func (s *Sealer) Seal(group string, plaintext []byte) ([]byte, error) {
+	to := s.groups[group]
+	switch {
+	case to == nil:
+		return nil, fmt.Errorf("group %s has no public key", group)
+	case len(plaintext) > MaxBytes:
+		return nil, fmt.Errorf("it is %d bytes, at most %d can be sealed", len(plaintext), MaxBytes)
+	}
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, s.own, to)
+	if err != nil {
+		return nil, fmt.Errorf("encrypt for group %s: %w", group, err)
+	}
+	if _, err := w.Write(plaintext); err != nil {
+		return nil, fmt.Errorf("encrypt for group %s: %w", group, err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("encrypt for group %s: %w", group, err)
+	}
+	return out.Bytes(), nil
+}
+
+// Opener opens what was sealed for any of its identities: more than one while a key is being replaced.
+type Opener struct{ identities []age.Identity }
+
+// NewOpener makes it.
+func NewOpener(identities ...Identity) *Opener {
+	o := &Opener{}
+	for _, id := range identities {
+		o.identities = append(o.identities, id.x)
+	}
+	return o
+}
+
+// Open returns the plain text.
+func (o *Opener) Open(ciphertext []byte) ([]byte, error) {
+	if len(ciphertext) > 2*MaxBytes {
+		return nil, errors.New("what is sealed is too large")
+	}
+	r, err := age.Decrypt(bytes.NewReader(ciphertext), o.identities...)
+	if err != nil {
+		return nil, fmt.Errorf("it was sealed for another key, or is damaged: %w", err)
+	}
+	plaintext, err := io.ReadAll(io.LimitReader(r, MaxBytes+1))
+	if err != nil || len(plaintext) > MaxBytes {
+		return nil, errors.New("what is sealed is damaged")
+	}
+	return plaintext, nil
+}
