@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -101,7 +102,7 @@ func makeImage(ctx context.Context, dir string, f *function) error {
 
 // onDebian makes an image of the base with a layer on top, which may be nil.
 func onDebian(ctx context.Context, f *function, layer io.Reader) (err error) {
-	out, err := docker(ctx, nil, "create", base, "/bin/true")
+	out, err := docker(ctx, nil, "create", "--label", label, base, "/bin/true")
 	if err != nil {
 		return err
 	}
@@ -142,8 +143,9 @@ func archive(name string, mode int64, data []byte) (io.Reader, error) {
 
 // reference finds the input of a function that has none yet, and what the image makes of it without Faena.
 func reference(ctx context.Context, f *function) (err error) {
+	plain := []string{"run", "--rm", "--interactive", "--network", "none", "--label", label}
 	debian := func(args ...string) ([]byte, error) {
-		return docker(ctx, nil, append([]string{"run", "--rm", "--network", "none", base}, args...)...)
+		return docker(ctx, nil, slices.Concat(plain, []string{base}, args)...)
 	}
 	switch f.name {
 	case "thumbnail":
@@ -154,7 +156,7 @@ func reference(ctx context.Context, f *function) (err error) {
 	if err != nil {
 		return err
 	}
-	args := append([]string{"run", "--rm", "--interactive", "--network", "none", f.image()}, f.spec.Args...)
+	args := slices.Concat(plain, []string{f.image()}, f.spec.Args)
 	var stdin io.Reader
 	if f.asArgument() {
 		args = append(args, string(f.parameter))
