@@ -36,7 +36,6 @@ func (c *Control) Activate(ctx context.Context, req faena.ActivationRequest) (fa
 		c.refused(err)
 		return faena.Record{}, err
 	}
-	c.tally.accepted.Add(1)
 	c.tally.touch(req.User)
 	c.o.Observer.Admitted(a.record.Group, req.Async)
 	if req.Async {

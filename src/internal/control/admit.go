@@ -15,7 +15,8 @@ type admission struct {
 	limit   int // of the user in the group
 	below   int // only slots below it: less than limit for an asynchronous call
 	record  *faena.Record
-	rev     uint64 // of the record in the bucket
+	rev     uint64 // of the record in the bucket; 0 before it is there
+	held    bool   // the record's slot is reserved for it
 	message *faena.Message
 }
 
@@ -29,16 +30,15 @@ func (a *admission) admit(ctx context.Context) error {
 	if err != nil {
 		return a.unavailable(err)
 	}
-	a.record.Slot = slot
-	if err := a.store(ctx); err != nil {
-		a.slots.free(slot)
-		return err
+	a.record.Slot, a.held = slot, true
+	err = a.store(ctx)
+	if err == nil {
+		err = a.publish(ctx)
 	}
-	if err := a.publish(ctx); err != nil {
+	if err != nil && a.held { // one that the stream has refused is somebody else's, and stays so
 		a.slots.free(a.record.Slot)
-		return err
 	}
-	return nil
+	return err
 }
 
 // store writes a large parameter, then the record.
@@ -51,20 +51,19 @@ func (a *admission) store(ctx context.Context) error {
 			if errors.Is(err, faena.ErrFull) {
 				return full(err)
 			}
+			a.forget(ctx) // part of it may be there
 			return a.unavailable(err)
 		}
 	}
 	for pause := newPause(); ; {
 		rev, err := a.c.o.Bus.CreateRecord(ctx, a.record)
+		if faena.IsKind(err, faena.KindConflict) { // a try whose answer was lost has stored it: the id is ours alone
+			_, rev, err = a.c.o.Bus.Record(ctx, a.record.Group, a.record.User, a.record.ID)
+		}
 		if err == nil {
 			a.rev = rev
+			a.c.tally.created.Add(1)
 			return nil
-		}
-		if faena.IsKind(err, faena.KindConflict) { // a try whose answer was lost has stored it: the id is ours alone
-			_, a.rev, err = a.c.o.Bus.Record(ctx, a.record.Group, a.record.User, a.record.ID)
-			if err == nil {
-				return nil
-			}
 		}
 		if !transient(err) || pause.wait(ctx) != nil {
 			a.forget(ctx)
@@ -115,6 +114,7 @@ func (a *admission) stored(ctx context.Context) bool {
 // move takes another slot and writes it into the record, before the next publish.
 func (a *admission) move(ctx context.Context, moved *int) error {
 	a.slots.occupied(a.record.Slot)
+	a.held = false
 	if *moved++; *moved > 1 { // believed free, then one more; then the stream is asked
 		if err := a.slots.refresh(ctx); err != nil {
 			return a.unavailable(err)
@@ -124,10 +124,9 @@ func (a *admission) move(ctx context.Context, moved *int) error {
 	if err != nil {
 		return err
 	}
-	a.record.Slot = slot
+	a.record.Slot, a.held = slot, true
 	rev, err := a.c.o.Bus.UpdateRecord(ctx, a.record, a.rev)
 	if err != nil {
-		a.slots.free(slot)
 		return a.unavailable(err)
 	}
 	a.rev = rev
@@ -147,6 +146,8 @@ func (a *admission) forget(ctx context.Context) {
 	r := a.record
 	if err := a.c.o.Bus.PurgeRecord(ctx, r.Group, r.User, r.ID); err != nil {
 		a.c.log.Warn("the record of a refused activation could not be removed", "activation_id", r.ID, "error", err)
+	} else if a.rev != 0 {
+		a.c.tally.removed.Add(1)
 	}
 	if a.message.Parameter.Object != "" {
 		if err := a.c.o.Bus.DeleteObject(ctx, r.Group, a.message.Parameter.Object); err != nil {
@@ -164,7 +165,7 @@ func (a *admission) abandon(ctx context.Context, cause error) error {
 		"The queue did not confirm the activation in time. It will not run; try again.", cause)
 	out.Activation = a.record.ID
 	r := *a.record
-	err := r.Fail(faena.ReasonCancelled, "The queue did not confirm its publication.", time.Now())
+	err := r.Fail(faena.ReasonCancelled, "The queue did not confirm its publication.", time.Now().UTC())
 	if err == nil {
 		_, err = a.c.o.Bus.UpdateRecord(ctx, &r, a.rev)
 	}

@@ -98,10 +98,21 @@ func (w *waiters) drain(ctx context.Context, after time.Duration) {
 	case <-t.C:
 	case <-ctx.Done():
 	}
-	close(w.drained)
+	w.answer()
 	select {
 	case <-w.idle:
 	case <-ctx.Done():
+	}
+}
+
+// answer makes every call that waits answer now.
+func (w *waiters) answer() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case <-w.drained:
+	default:
+		close(w.drained)
 	}
 }
 
@@ -113,9 +124,10 @@ func (c *Control) completed(r *faena.Record) {
 }
 
 // await waits for the end of an activation that was admitted with record r. It returns the terminal record, or the
-// record as it is where the wait was longer than faena.SyncWait or the instance is stopping.
+// record as it is where the wait was longer than c.syncWait or the instance is stopping. An activation that found no
+// worker is an error: it was not run, and may be later.
 func (c *Control) await(ctx context.Context, w *waiter, r *faena.Record) (*faena.Record, error) {
-	wait := time.NewTimer(faena.SyncWait)
+	wait := time.NewTimer(c.syncWait)
 	defer wait.Stop()
 	reread := time.NewTicker(rereadEvery)
 	defer reread.Stop()
@@ -124,7 +136,7 @@ func (c *Control) await(ctx context.Context, w *waiter, r *faena.Record) (*faena
 	for {
 		select {
 		case done := <-w.done:
-			return done, nil
+			return ran(done)
 		case <-ctx.Done():
 			return nil, ctx.Err() // the caller went away; the activation goes on
 		case <-wait.C:
@@ -132,28 +144,32 @@ func (c *Control) await(ctx context.Context, w *waiter, r *faena.Record) (*faena
 		case <-c.waits.drained:
 			return r, nil
 		case <-absent.C:
-			if done, err := c.giveUp(ctx, r); err != nil || done != nil {
-				return done, err
-			}
+			c.giveUp(ctx, r)
 		case <-reread.C:
 		case <-w.again:
 		}
 		if now, _, err := c.find(ctx, r.User, r.ID); err == nil {
 			if r = now; r.State.Terminal() {
-				return r, nil
+				return ran(r)
 			}
 		}
 	}
 }
 
-// giveUp settles a queued activation for which no worker is there, and frees its slot. It returns nil, nil where
-// the activation is not queued any more.
-func (c *Control) giveUp(ctx context.Context, r *faena.Record) (*faena.Record, error) {
-	ended, err := c.endQueued(ctx, r, faena.ReasonNoWorker,
-		"No worker of group "+r.Group+" is there to run it. Start one, or try again later.")
-	if ended == nil || err != nil {
-		return nil, err
+// giveUp settles a queued activation for which no worker is there, and frees its slot. Where the queue does not answer,
+// the next look at the workers tries again.
+func (c *Control) giveUp(ctx context.Context, r *faena.Record) {
+	_, err := c.endQueued(ctx, r, faena.ReasonNoWorker, "No worker of group "+r.Group+" is there to run it. Start one, or try again later.")
+	if err != nil && ctx.Err() == nil {
+		c.log.Warn("an activation for which there is no worker could not be ended yet", "activation_id", r.ID, "error", err)
+	}
+}
+
+// ran returns a terminal record, or the error for one that found no worker.
+func ran(r *faena.Record) (*faena.Record, error) {
+	if r.Reason != faena.ReasonNoWorker {
+		return r, nil
 	}
 	return nil, &faena.Error{Kind: faena.KindUnavailable, Reason: string(faena.ReasonNoWorker), Component: faena.ComponentQueue,
-		Message: ended.Message, Retryable: true, RetryAfter: 5 * time.Second, Activation: r.ID}
+		Message: r.Message, Retryable: true, RetryAfter: 5 * time.Second, Activation: r.ID}
 }

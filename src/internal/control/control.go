@@ -43,6 +43,8 @@ type Control struct {
 	gauge *gauge
 	tally *tally
 
+	syncWait time.Duration // faena.SyncWait; tests shorten it
+
 	functions *cache[*deployed]
 	users     *cache[faena.User]
 }
@@ -56,7 +58,7 @@ type deployed struct {
 
 // New makes the use cases; nothing runs before Run.
 func New(o Options) *Control {
-	c := &Control{o: o, log: o.Logger, slots: newSlots(o.Bus), waits: newWaiters(), tally: newTally()}
+	c := &Control{o: o, log: o.Logger, slots: newSlots(o.Bus), waits: newWaiters(), tally: newTally(), syncWait: faena.SyncWait}
 	c.gauge = newGauge(o.Bus, o.Groups, o.Observer, c.tally)
 	c.functions = newCache(c.loadFunction)
 	c.users = newCache(func(ctx context.Context, _, name string) (faena.User, error) {

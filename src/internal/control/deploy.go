@@ -139,11 +139,22 @@ func (c *Control) Rollback(ctx context.Context, user, name string, number int, c
 	return f, rev, err
 }
 
-// Delete removes a function and all its revisions. Its history stays.
+// Delete removes a function and all its revisions, and ends what is queued of it. What runs goes on, and the history
+// stays.
 func (c *Control) Delete(ctx context.Context, user, name string, cond faena.Condition) error {
 	if err := c.o.Documents.DeleteFunction(ctx, user, name, cond); err != nil {
 		return err
 	}
 	c.announce(changedFunction, user, name)
+	err := c.eachLive(ctx, user, func(r *faena.Record) error {
+		if r.Function != name || r.State != faena.StateQueued {
+			return nil
+		}
+		_, err := c.endQueued(ctx, r, faena.ReasonFunctionDeleted, "The function was deleted before the activation started.")
+		return err
+	})
+	if err != nil {
+		c.log.Warn("activations of a deleted function stay queued and will run", "user", user, "function", name, "error", err)
+	}
 	return nil
 }

@@ -27,7 +27,7 @@ type gauge struct {
 
 	mu      sync.Mutex
 	full    map[string]string    // group → which store is over softLimit
-	present map[string]time.Time // group → when a worker that is ready was last seen
+	present map[string]time.Time // group → when a worker was last seen
 	watches map[*absence]struct{}
 	started time.Time
 	err     atomic.Pointer[string] // the last look's failure, for readiness

@@ -59,7 +59,8 @@ func (c *Control) Activation(ctx context.Context, user, id string) (faena.Record
 	return *r, nil
 }
 
-// Activations returns a page of the user's activations, newest first, live ones included.
+// Activations returns a page of the user's activations, newest first, live ones included, without the bytes of results
+// and logs.
 func (c *Control) Activations(ctx context.Context, q faena.HistoryQuery) ([]faena.Record, error) {
 	// Live ones first: one that is recorded in between is then in both lists, not in neither.
 	byID := make(map[string]faena.Record)
@@ -70,6 +71,7 @@ func (c *Control) Activations(ctx context.Context, q faena.HistoryQuery) ([]faen
 		}
 		for _, r := range live {
 			if (q.Before == "" || r.ID < q.Before) && (q.Function == "" || r.Function == q.Function) && (q.State == "" || r.State == q.State) {
+				r.Result.Inline, r.Log.Inline = nil, nil
 				byID[r.ID] = *r
 			}
 		}

@@ -19,6 +19,8 @@ const (
 	// projectEvery is how often the counters of users whose records changed are projected; projectAll of all.
 	projectEvery = 500 * time.Millisecond
 	projectAll   = 60 * time.Second
+	// usersPage is how many users are read at once.
+	usersPage = 1000
 )
 
 // record moves terminal records of a group into the document store until ctx ends. At least once: a record that is
@@ -65,7 +67,7 @@ func (c *Control) dropMessages(ctx context.Context, group string, batch []faena.
 // project writes the users' counters into KV until ctx ends. They are computed from the stream's subjects and the
 // usage documents, never counted up, so they cannot drift.
 func (c *Control) project(ctx context.Context) error {
-	p := projection{c: c, active: make(map[string]int), dirty: make(map[string]struct{})}
+	p := projection{c: c, written: make(map[counter]int64), dirty: make(map[string]struct{})}
 	var last time.Time // when all users were projected
 	for {
 		if err := sleep(ctx, projectEvery); err != nil {
@@ -88,56 +90,89 @@ func (c *Control) project(ctx context.Context) error {
 	}
 }
 
+// counter is one of a user's.
+type counter struct{ user, name string }
+
 // projection remembers what was projected last. Owned by the projector's goroutine.
 type projection struct {
-	c      *Control
-	active map[string]int      // as last written, by user
-	dirty  map[string]struct{} // users to project
+	c       *Control
+	written map[counter]int64
+	dirty   map[string]struct{} // users to project
 }
 
+// write projects the dirty users, or all. Active ones come first: they need the queue alone.
 func (p *projection) write(ctx context.Context, all bool) error {
-	now := make(map[string]int)
+	active := make(map[string]int)
 	for _, group := range p.c.o.Groups {
 		byUser, err := p.c.o.Bus.ActiveByUser(ctx, group)
 		if err != nil {
 			return err
 		}
 		for user, n := range byUser {
-			now[user] += n
+			active[user] += n
 		}
 	}
+	var away error // of the documents
 	if all {
-		for user := range p.active {
+		for user := range active {
 			p.dirty[user] = struct{}{}
 		}
-		for user := range now {
-			p.dirty[user] = struct{}{}
-		}
+		away = p.everybody(ctx)
 	}
 	for user := range p.dirty {
-		if err := p.writeUser(ctx, user, now[user]); err != nil {
+		if err := p.put(ctx, user, activeCounter, int64(active[user])); err != nil {
 			return err
 		}
-		if now[user] == 0 { // a user with active ones stays dirty: nobody announces the last acknowledgement
+	}
+	if away != nil {
+		return away
+	}
+	for user := range p.dirty {
+		usage, err := p.c.o.Documents.UserUsage(ctx, user)
+		if err != nil {
+			return err
+		}
+		if err := p.put(ctx, user, completedCounter, usage.Completed); err != nil {
+			return err
+		}
+		if err := p.put(ctx, user, failedCounter, usage.Failed); err != nil {
+			return err
+		}
+		if active[user] == 0 { // a user with active ones stays dirty: nobody announces the last acknowledgement
 			delete(p.dirty, user)
 		}
 	}
 	return nil
 }
 
-func (p *projection) writeUser(ctx context.Context, user string, active int) error {
-	if last, known := p.active[user]; !known || last != active {
-		if err := p.c.o.Bus.PutCounter(ctx, user, activeCounter, int64(active)); err != nil {
+// everybody makes all users dirty: those who have a profile, since the counters may be of a process that was killed
+// before it projected the last change, and those who had one.
+func (p *projection) everybody(ctx context.Context) error {
+	for c := range p.written {
+		p.dirty[c.user] = struct{}{}
+	}
+	for after, more := "", true; more; {
+		users, err := p.c.o.Documents.Users(ctx, after, usersPage)
+		if err != nil {
 			return err
 		}
-		p.active[user] = active
+		for _, u := range users {
+			p.dirty[u.Name], after = struct{}{}, u.Name
+		}
+		more = len(users) == usersPage
 	}
-	usage, err := p.c.o.Documents.UserUsage(ctx, user)
-	if err != nil {
+	return nil
+}
+
+// put writes a counter that has changed since it was written last.
+func (p *projection) put(ctx context.Context, user, name string, n int64) error {
+	k := counter{user, name}
+	if last, known := p.written[k]; known && last == n {
+		return nil
+	}
+	if err := p.c.o.Bus.PutCounter(ctx, user, name, n); err != nil {
 		return err
 	}
-	if err := p.c.o.Bus.PutCounter(ctx, user, completedCounter, usage.Completed); err != nil {
-		return err
-	}
-	return p.c.o.Bus.PutCounter(ctx, user, failedCounter, usage.Failed)
+	p.written[k] = n
+	return nil
 }

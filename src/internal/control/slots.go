@@ -57,7 +57,7 @@ type userSlots struct {
 
 	mu   sync.Mutex
 	busy map[int]belief
-	// known is when the last answer of the stream was asked for; zero before the first.
+	// known is when the last answer of the stream came; zero before the first.
 	known time.Time
 	// overhang is true while a slot at or above the limit is in use: then slots are counted before one is taken.
 	overhang bool

@@ -5,11 +5,11 @@ import (
 	"sync/atomic"
 )
 
-// tally counts what this instance accepted and recorded, and remembers whose counters may have changed. The drift
-// is what is accepted and neither live nor recorded; with one API it is 0 when quiet (invariant V4).
+// tally counts what this instance put into the buckets and recorded, and remembers whose counters may have changed. The
+// drift is what was put there and is neither live nor recorded; with one API it is 0 when quiet (invariant V4).
 type tally struct {
-	accepted atomic.Int64
-	refused  atomic.Int64 // accepted first, then taken back before anything ran
+	created  atomic.Int64 // records of activations on their way in
+	removed  atomic.Int64 // of these, taken back: they were refused
 	recorded atomic.Int64
 	base     atomic.Int64 // records in the buckets at the first look
 	based    atomic.Bool
@@ -22,9 +22,9 @@ func newTally() *tally { return &tally{touched: make(map[string]struct{})} }
 
 func (t *tally) drift(live uint64) int64 {
 	if t.based.CompareAndSwap(false, true) {
-		t.base.Store(int64(live) - t.accepted.Load() + t.refused.Load() + t.recorded.Load())
+		t.base.Store(int64(live) - t.created.Load() + t.removed.Load() + t.recorded.Load())
 	}
-	return t.base.Load() + t.accepted.Load() - t.refused.Load() - t.recorded.Load() - int64(live)
+	return t.base.Load() + t.created.Load() - t.removed.Load() - t.recorded.Load() - int64(live)
 }
 
 // touch notes that a user's counters may have changed.

@@ -81,23 +81,39 @@ func (c *Control) Users(ctx context.Context, after string, limit int) ([]faena.U
 	return c.o.Documents.Users(ctx, after, limit)
 }
 
-// DeleteUser cancels what is live of the user and erases functions and history. The name is never given again.
+// DeleteUser cancels what is live of the user and erases functions and history. The name is never given again. Where it
+// fails half-way the same call again does the rest.
 func (c *Control) DeleteUser(ctx context.Context, name string) error {
-	if err := c.o.Documents.EraseUser(ctx, name); err != nil {
-		return err
+	missing := c.o.Documents.EraseUser(ctx, name)
+	if missing != nil && !faena.IsKind(missing, faena.KindNotFound) {
+		return missing
 	}
 	c.announce(changedUser, name, name) // nothing new is admitted from here on
+	cancelled := false
+	err := c.eachLive(ctx, name, func(r *faena.Record) error {
+		cancelled = true
+		c.announce(changedFunction, name, r.Function)
+		_, err := c.Cancel(ctx, name, r.ID)
+		return err
+	})
+	if err != nil || cancelled {
+		return err
+	}
+	return missing
+}
+
+// eachLive calls fn with each of a user's activations that has not ended.
+func (c *Control) eachLive(ctx context.Context, user string, fn func(*faena.Record) error) error {
 	for _, group := range c.o.Groups {
-		live, err := c.o.Bus.LiveRecords(ctx, group, name)
+		live, err := c.o.Bus.LiveRecords(ctx, group, user)
 		if err != nil {
 			return queueError(err)
 		}
 		for _, r := range live {
-			c.functions.forget(name, r.Function)
 			if r.State.Terminal() {
 				continue
 			}
-			if _, err := c.Cancel(ctx, name, r.ID); err != nil {
+			if err := fn(r); err != nil {
 				return err
 			}
 		}
