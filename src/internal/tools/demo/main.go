@@ -43,6 +43,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if *warm < 1 {
 		return errors.New("-n must be at least 1")
 	}
+	if _, err := os.Stat(*program); err != nil {
+		return fmt.Errorf("there is no faena to show (make build): %w", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, *within)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "faena-demo-")
