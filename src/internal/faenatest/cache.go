@@ -113,10 +113,7 @@ func SourceDir(t testing.TB) string {
 // source for its modes.
 func Fixture(t testing.TB) string {
 	t.Helper()
-	source := filepath.Join(SourceDir(t), "internal", "sandbox", "testdata", "fixture.c")
-	if _, err := os.Stat(source); err != nil {
-		source = filepath.Join(SourceDir(t), "internal", "faenatest", "testdata", "fixture.c")
-	}
+	source := filepath.Join(SourceDir(t), "internal", "faenatest", "testdata", "fixture.c")
 	return CProgram(t, source)
 }
 

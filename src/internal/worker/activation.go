@@ -1,0 +1,122 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// Why an activation's context ended.
+var (
+	errCancelled  = errors.New("cancelled by its user")
+	errSuperseded = errors.New("the record names another worker or attempt")
+	errFenced     = errors.New("not confirmed for too long")
+	errAborted    = errors.New("the worker was stopped")
+	errDrained    = errors.New("the worker takes no more work")
+	errTimeout    = errors.New("timeout")
+	errTooLarge   = errors.New("result too large")
+)
+
+// activation is one delivery that this worker holds. The place's goroutine owns it; the progress loop looks at what
+// is atomic or behind mu, and stops it through its context.
+type activation struct {
+	delivery         Delivery
+	group, user, id  string
+	rev              *faena.Revision
+	received         time.Time
+	ctx              context.Context // ends, with its cause, when the run must end
+	stop             context.CancelCauseFunc
+	log              logTail
+	confirmedAt      atomic.Int64 // nanoseconds since received: the last confirmation's departure
+	checks           atomic.Int32 // looks at it that are under way or asked for
+	mu               sync.Mutex
+	attempt          int  // 0 until claimed
+	over             bool // nothing is left to fence: the process has ended, or never will start
+	record           *faena.Record
+	recordRev        uint64
+	pullUS, startUS  int64
+	warm             bool
+	parameter        []byte
+	publishLogFailed bool
+}
+
+func newActivation(ctx context.Context, group string, d Delivery, now time.Time) *activation {
+	a := &activation{delivery: d, group: group, user: d.Message.Revision.User, id: d.Message.ID,
+		rev: d.Message.Revision, received: now}
+	a.ctx, a.stop = context.WithCancelCause(ctx)
+	return a
+}
+
+// claimed notes that the record is running and ours.
+func (a *activation) claimed(r *faena.Record, rev uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.record, a.recordRev, a.attempt = r, rev, r.Attempt
+}
+
+// phase returns the attempt, 0 until claimed, and whether there is nothing left to fence.
+func (a *activation) phase() (attempt int, over bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.attempt, a.over
+}
+
+// ended notes that there is no process to kill any more: from here on only the compare-and-set decides.
+func (a *activation) ended() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.over = true
+}
+
+// unconfirmed is how long ago the last successful confirmation left, or the delivery came.
+func (a *activation) unconfirmed(now time.Time) time.Duration {
+	return now.Sub(a.received) - time.Duration(a.confirmedAt.Load())
+}
+
+// holds are the activations that a worker holds, by id. It is safe for concurrent use.
+type holds struct {
+	mu   sync.Mutex
+	byID map[string]*activation
+}
+
+// add returns false where the activation is held already.
+func (h *holds) add(a *activation) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, dup := h.byID[a.id]; dup {
+		return false
+	}
+	h.byID[a.id] = a
+	return true
+}
+
+func (h *holds) remove(a *activation) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.byID, a.id)
+}
+
+func (h *holds) get(id string) *activation {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.byID[id]
+}
+
+func (h *holds) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.byID)
+}
+
+// each calls fn for every one, under the lock.
+func (h *holds) each(fn func(*activation)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, a := range h.byID {
+		fn(a)
+	}
+}

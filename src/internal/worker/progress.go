@@ -1,0 +1,120 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+)
+
+// progress confirms everything that the worker holds and re-reads its records: one ticker for all. A confirmation is
+// a request that the server answers; one without an answer is none.
+type progress struct {
+	w    *Worker
+	tick time.Duration
+
+	mu     sync.Mutex // guards closed, so that nothing starts once the loop waits for wg
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// loop runs until ctx ends, and waits for the checks that are under way.
+func (p *progress) loop(ctx context.Context) {
+	defer p.close()
+	t := time.NewTicker(p.tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			p.w.held.each(func(a *activation) { p.look(ctx, a, now) })
+		}
+	}
+}
+
+func (p *progress) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.wg.Wait()
+}
+
+// look fences what was not confirmed for too long, and starts a check of what is due.
+func (p *progress) look(ctx context.Context, a *activation, now time.Time) {
+	since := a.unconfirmed(now)
+	if since >= p.w.every.fence {
+		if _, over := a.phase(); !over {
+			a.stop(errFenced)
+		}
+	}
+	if since >= p.w.every.progress {
+		p.check(ctx, a, true)
+	}
+}
+
+// check confirms and re-reads one in the background. What asks while that is under way makes it re-read once more,
+// so that a cancellation is never missed by a moment.
+func (p *progress) check(ctx context.Context, a *activation, confirm bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || a.checks.Add(1) > 1 {
+		return
+	}
+	p.wg.Go(func() {
+		for {
+			asked := a.checks.Load()
+			p.confirm(ctx, a, confirm)
+			if a.checks.CompareAndSwap(asked, 0) {
+				return
+			}
+			confirm = false
+		}
+	})
+}
+
+func (p *progress) confirm(ctx context.Context, a *activation, confirm bool) {
+	left := time.Now()
+	if confirm {
+		if err := once(ctx, a.delivery.Confirm); err != nil {
+			if ctx.Err() == nil {
+				p.w.log.Warn("an activation could not be confirmed", slog.String("activation_id", a.id), slog.Any("error", err))
+			}
+			return
+		}
+		a.confirmedAt.Store(int64(left.Sub(a.received)))
+	}
+	// The attempt is read before the record and the end after it: a claim or a settle of our own in between must not
+	// look like somebody else's.
+	attempt, _ := a.phase()
+	var rec *faena.Record
+	err := once(ctx, func(ctx context.Context) (err error) {
+		rec, _, err = p.w.o.Bus.Record(ctx, a.group, a.user, a.id)
+		if faena.IsKind(err, faena.KindNotFound) {
+			rec, err = nil, nil
+		}
+		return err
+	})
+	if err != nil {
+		return // the next tick tries again; the fence is for what stays away
+	}
+	if _, over := a.phase(); over {
+		return
+	}
+	switch stands(rec, p.w.o.ID, attempt, a.delivery.Sequence) {
+	case wanted:
+		a.stop(errCancelled)
+	case superseded:
+		a.stop(errSuperseded)
+	case ours:
+	}
+}
+
+// cancelled is called with the id of an activation whose cancellation is asked for: its record is looked at now.
+func (p *progress) cancelled(ctx context.Context, id string) {
+	if a := p.w.held.get(id); a != nil && ctx.Err() == nil {
+		p.check(ctx, a, false)
+	}
+}

@@ -1,0 +1,284 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/sandbox"
+)
+
+const (
+	// handBack is how long a message that cannot be run here now stays away.
+	handBack = time.Second
+	// otherSchema is how long one stays away that another version of the worker must read.
+	otherSchema = 30 * time.Second
+	// copyPause is how long a copy of what this worker holds stays away.
+	copyPause = 5 * time.Second
+)
+
+var errExpired = errors.New("past its latest start")
+
+// handle does all with one delivery, from the first look at its record to its acknowledgement.
+func (w *Worker) handle(claiming, running context.Context, d Delivery) {
+	if d.Err != nil || d.Message == nil || d.Message.Revision == nil {
+		w.refuse(context.WithoutCancel(running), d)
+		return
+	}
+	a := newActivation(running, w.o.Group, d, time.Now())
+	defer a.stop(nil)
+	if !w.held.add(a) {
+		// It was delivered again while it is held here, after an outage. Its holder goes on, fences or settles; this
+		// copy comes back later and finds out.
+		w.nak(context.WithoutCancel(running), d, a.id, copyPause)
+		return
+	}
+	defer w.held.remove(a)
+	rec, rev, err := w.read(a.ctx, a)
+	if err != nil {
+		w.setAside(a, err)
+		return
+	}
+	v := decide(rec, d.Sequence, w.waited(a))
+	if v != proceed {
+		w.conclude(a, v, rec, rev)
+		return
+	}
+	c, err := w.prepare(claiming, a, rec)
+	if err != nil {
+		w.unprepared(a, err)
+		return
+	}
+	v, rec, rev, err = w.claim(a.ctx, a, rec, rev)
+	if err != nil || v != proceed {
+		w.pool.release(c, false)
+		if err != nil {
+			w.setAside(a, err)
+		} else {
+			w.conclude(a, v, rec, rev)
+		}
+		return
+	}
+	out := w.run(a, c)
+	a.ended()
+	w.pool.release(c, out.retire)
+	if out.silent {
+		return
+	}
+	w.settleRun(a, out)
+}
+
+// prepare returns a container for the activation, taken from the pool or made; meanwhile the progress loop confirms
+// it and looks for a cancellation. It gives up at the activation's latest start, and when the worker drains.
+func (w *Worker) prepare(claiming context.Context, a *activation, rec *faena.Record) (*container, error) {
+	if !a.rev.HasCommand() {
+		return nil, &faena.Error{Kind: faena.KindInvalid, Reason: string(faena.ReasonNoCommand), Component: faena.ComponentFunction,
+			Message: "The image has neither ENTRYPOINT nor CMD, and the function's spec names no command."}
+	}
+	if err := w.fetchParameter(a); err != nil {
+		return nil, err
+	}
+	if c := w.pool.take(a.rev); c != nil {
+		a.warm = true
+		return c, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(a.ctx, rec.StartWithin()-w.waited(a), errExpired)
+	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(claiming, func() { stop(errDrained) })()
+
+	pulled, release, err := w.images.ensure(ctx, a.rev)
+	a.pullUS = pulled.Microseconds()
+	if err != nil {
+		return nil, causeOr(ctx, err)
+	}
+	defer release()
+	began := time.Now()
+	c, err := w.pool.wait(ctx, a.rev)
+	a.startUS = time.Since(began).Microseconds()
+	if err != nil {
+		return nil, causeOr(ctx, err)
+	}
+	a.warm = c.made.Before(began)
+	return c, nil
+}
+
+// causeOr is why ctx ended where it has, and err otherwise.
+func causeOr(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// fetchParameter sets the activation's parameter, read from the object store where it is large.
+func (w *Worker) fetchParameter(a *activation) error {
+	p := a.delivery.Message.Parameter
+	if p.Object == "" {
+		a.parameter = p.Inline
+		return nil
+	}
+	err := retry(a.ctx, func(ctx context.Context) (err error) {
+		a.parameter, err = w.o.Bus.Object(ctx, a.group, p.Object)
+		if faena.IsKind(err, faena.KindNotFound) || faena.IsKind(err, faena.KindGone) {
+			err = permanent{&faena.Error{Kind: faena.KindGone, Reason: string(faena.ReasonStartFailed), Component: faena.ComponentStore,
+				Message: "The activation's parameter is not in the object store any more.", Err: err}}
+		}
+		return err
+	})
+	if err != nil {
+		return causeOr(a.ctx, err)
+	}
+	return nil
+}
+
+// outcome is how a run ended. reason is empty for success.
+type outcome struct {
+	reason    faena.Reason
+	message   string
+	exit      sandbox.Exit
+	exited    bool // the main process ended by itself, so exit tells of it
+	result    []byte
+	truncated bool
+	peak      int64
+	remarks   []string
+	runUS     int64
+	retire    bool // the container must not be used again
+	silent    bool // the activation is somebody else's: say nothing
+}
+
+// run runs the activation's process in the container to its end.
+func (w *Worker) run(a *activation, c *container) outcome {
+	spec := &a.rev.Spec
+	timeout := spec.Timeout()
+	began := time.Now()
+	ctx, cancel := context.WithTimeoutCause(a.ctx, timeout, errTimeout)
+	defer cancel()
+	sink := sink{w: w, a: a, limit: spec.ResultLimitBytes}
+	exit, err := c.conn.Run(ctx, w.startOf(a, c, began.Add(timeout)), stdinOf(a), sink.write)
+	out := outcome{exit: exit, exited: err == nil, result: sink.result, truncated: sink.tooLarge, runUS: exit.RunUS}
+	if out.runUS == 0 {
+		out.runUS = time.Since(began).Microseconds()
+	}
+	met := c.account()
+	out.peak = met.peak
+	switch {
+	case err == nil:
+		w.verdictOf(a, &out, met)
+	case sink.tooLarge:
+		out.reason = faena.ReasonResultTooLarge
+		out.message = fmt.Sprintf("The function wrote more than %d bytes to its standard output, which is its limit. The first %d are kept.",
+			spec.ResultLimitBytes, len(sink.result))
+	default:
+		out.truncated = true
+		w.cutShort(a, &out, ctx, err, met)
+	}
+	out.retire = err != nil || met.ooms > 0 || exit.Tampered != ""
+	if met.forks > 0 {
+		out.remarks = append(out.remarks, fmt.Sprintf("The limit of %d processes was met %d times.", spec.PIDs, met.forks))
+	}
+	return out
+}
+
+// cutShort says why a run did not come to its own end.
+func (w *Worker) cutShort(a *activation, out *outcome, ctx context.Context, err error, met metLimits) {
+	cause := context.Cause(ctx)
+	switch {
+	case errors.Is(cause, errTimeout):
+		out.reason = faena.ReasonTimeout
+		out.message = fmt.Sprintf("The function ran longer than its timeout of %s and was killed.", a.rev.Spec.Timeout())
+	case errors.Is(cause, errCancelled):
+		out.reason, out.message = faena.ReasonCancelled, "Cancelled by its user while it ran."
+	case errors.Is(cause, errAborted):
+		out.reason, out.message = faena.ReasonWorkerLost, "The worker was stopped while the function ran."
+	case errors.Is(cause, errFenced), errors.Is(cause, errSuperseded):
+		out.silent = true
+		why := "superseded"
+		if errors.Is(cause, errFenced) {
+			why = "fenced"
+		}
+		w.o.Observer.Abandoned(why)
+		w.log.Warn("an activation was killed and given up", "activation_id", a.id, "reason", why)
+	case met.ooms > 0:
+		out.reason, out.message = faena.ReasonOOMKilled, oomMessage(a)
+	default:
+		out.reason = faena.ReasonStartFailed
+		out.message = "The function's container went away while it ran."
+		w.log.Warn("a container went away while it ran", "activation_id", a.id, "error", err)
+	}
+}
+
+// refuse answers a delivery that is no activation.
+func (w *Worker) refuse(ctx context.Context, d Delivery) {
+	if errors.Is(d.Err, faena.ErrSchema) {
+		w.log.Warn("a message of another version was handed back", "sequence", d.Sequence, "error", d.Err)
+		w.nak(ctx, d, "", otherSchema)
+		return
+	}
+	w.log.Error("a message that cannot be read was dropped", "sequence", d.Sequence, "error", d.Err)
+	if err := once(ctx, d.DoubleAck); err != nil {
+		w.log.Warn("a message could not be dropped", "sequence", d.Sequence, "error", err)
+	}
+}
+
+// unprepared deals with an activation that has no container.
+func (w *Worker) unprepared(a *activation, err error) {
+	ctx := context.WithoutCancel(a.ctx)
+	switch {
+	case errors.Is(err, errDrained), errors.Is(err, errAborted), errors.Is(err, errFenced):
+		w.setAside(a, err)
+	case errors.Is(err, errExpired), errors.Is(err, errCancelled), errors.Is(err, errSuperseded):
+		rec, rev, readErr := w.readSoon(ctx, a)
+		if readErr != nil {
+			w.setAside(a, readErr)
+			return
+		}
+		v := decide(rec, a.delivery.Sequence, w.waited(a))
+		if v == proceed {
+			v = expire // by a hair: only the latest start can have ended the preparation of a record that may proceed
+		}
+		w.conclude(a, v, rec, rev)
+	case faena.IsKind(err, faena.KindUnavailable) || errors.Is(err, context.DeadlineExceeded):
+		w.log.Warn("an activation could not be made ready and is handed back", "activation_id", a.id, "error", err)
+		w.nak(ctx, a.delivery, a.id, handBack)
+	default:
+		w.log.Info("an activation could not be made ready", "activation_id", a.id, "error", err)
+		rec, rev, readErr := w.readSoon(ctx, a)
+		if readErr != nil {
+			w.setAside(a, readErr)
+			return
+		}
+		if v := decide(rec, a.delivery.Sequence, w.waited(a)); v != proceed {
+			w.conclude(a, v, rec, rev)
+			return
+		}
+		w.settleUnrun(a, rec, rev, reasonOf(err), messageOf(err))
+	}
+}
+
+// setAside gives up an activation that this worker has not started. One whose hold is doubtful is left to the
+// server, which delivers it again; any other is handed back at once.
+func (w *Worker) setAside(a *activation, err error) {
+	switch {
+	case errors.Is(err, errFenced), errors.Is(context.Cause(a.ctx), errFenced):
+		w.o.Observer.Abandoned("fenced")
+		w.log.Warn("an activation was given up before it started", "activation_id", a.id, "error", err)
+	case errors.Is(err, errDrained), errors.Is(err, errAborted), errors.Is(context.Cause(a.ctx), errAborted):
+		w.nak(context.WithoutCancel(a.ctx), a.delivery, a.id, 0)
+	case errors.Is(err, faena.ErrSchema):
+		w.nak(context.WithoutCancel(a.ctx), a.delivery, a.id, otherSchema)
+	default:
+		w.log.Warn("an activation was handed back", "activation_id", a.id, "error", err)
+		w.nak(context.WithoutCancel(a.ctx), a.delivery, a.id, handBack)
+	}
+}
+
+func (w *Worker) nak(ctx context.Context, d Delivery, id string, delay time.Duration) {
+	if err := once(ctx, func(ctx context.Context) error { return d.Nak(ctx, delay) }); err != nil {
+		w.log.Warn("a message could not be handed back", slog.String("activation_id", id), slog.Any("error", err))
+	}
+}

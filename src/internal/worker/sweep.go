@@ -1,0 +1,114 @@
+package worker
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// sweepTimeout bounds one sweep; removing what a dead worker left takes a while each.
+const sweepTimeout = 5 * time.Minute
+
+// sweeper removes containers that nobody owns: those whose worker's lock file is unheld, and those of this worker
+// that its pool does not know (the engine made one after its answer was given up). Owned by one goroutine.
+type sweeper struct {
+	w *Worker
+	// unknown are containers of our own that the last sweep did not find in the pool. A container that is just being
+	// made is not in the pool yet, so only the second time counts.
+	unknown map[string]bool
+}
+
+// sweeps removes orphans every minute, once the first sweep is done.
+func (w *Worker) sweeps(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-w.swept:
+	}
+	s := sweeper{w: w}
+	t := time.NewTicker(w.every.sweep)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := s.sweep(ctx, false); err != nil && ctx.Err() == nil {
+			w.log.Warn("containers without an owner could not be looked for", "error", err)
+		}
+	}
+}
+
+// firstSweep removes what an earlier life of this worker, or another worker, left. Nothing is claimed before.
+func (w *Worker) firstSweep(ctx context.Context) error {
+	select {
+	case <-w.swept:
+		return nil
+	default:
+	}
+	s := sweeper{w: w}
+	if err := s.sweep(ctx, true); err != nil {
+		return err
+	}
+	close(w.swept)
+	return nil
+}
+
+// sweep looks once. With first true every container of this worker is one of an earlier life.
+func (s *sweeper) sweep(ctx context.Context, first bool) error {
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	w := s.w
+	owned, err := w.o.Engine.Owned(ctx)
+	if err != nil {
+		return err
+	}
+	known := w.pool.ids() // after the list: what is made in between is not on the list
+	unknown := map[string]bool{}
+	var removing errgroup.Group
+	removing.SetLimit(removals)
+	for _, c := range owned {
+		orphan := false
+		switch {
+		case c.LockFile != w.owner.path:
+			orphan = !alive(c.LockFile)
+		case !known[c.ID]:
+			unknown[c.ID] = true
+			orphan = first || s.unknown[c.ID]
+		}
+		if orphan {
+			removing.Go(func() error { s.remove(ctx, c); return nil })
+		}
+	}
+	s.unknown = unknown
+	return removing.Wait()
+}
+
+func (s *sweeper) remove(ctx context.Context, c Owned) {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	if err := s.w.o.Engine.Remove(ctx, c.ID); err != nil {
+		s.w.log.Warn("a container without an owner could not be removed", "container", c.ID, "owner", c.Worker, "error", err)
+		return
+	}
+	s.w.o.Observer.Removed("orphan")
+	s.w.log.Info("a container without an owner was removed", "container", c.ID, "owner", c.Worker)
+}
+
+// clearSockets removes the directories that an earlier life of this worker left.
+func clearSockets(runDir string) error {
+	old, err := os.ReadDir(runDir)
+	if err != nil {
+		return err
+	}
+	for _, e := range old {
+		if err := os.RemoveAll(filepath.Join(runDir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
