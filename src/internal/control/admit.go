@@ -47,6 +47,7 @@ func (a *admission) store(ctx context.Context) error {
 	if p.Size > faena.MaxInlineBytes {
 		data := p.Inline
 		p.Inline, p.Object = nil, "in."+a.record.ID
+		a.record.ParameterObject = p.Object
 		if err := a.c.o.Bus.PutObject(ctx, a.record.Group, p.Object, data); err != nil {
 			if errors.Is(err, faena.ErrFull) {
 				return full(err)

@@ -31,6 +31,7 @@ func (c *Control) record(ctx context.Context, group string) error {
 			return err
 		}
 		c.dropMessages(ctx, group, batch)
+		c.dropParameters(ctx, group, batch)
 		for i := range batch {
 			r := &batch[i]
 			c.tally.recorded.Add(1)
@@ -60,6 +61,19 @@ func (c *Control) dropMessages(ctx context.Context, group string, batch []faena.
 		}
 		if err := c.dropMessage(ctx, r); err != nil {
 			c.log.Warn("the message of an ended activation stays until a worker meets it", "activation_id", r.ID, "error", err)
+		}
+	}
+}
+
+// dropParameters deletes the large parameters of activations that have ended: nobody will read them again.
+func (c *Control) dropParameters(ctx context.Context, group string, batch []faena.Record) {
+	for i := range batch {
+		object := batch[i].ParameterObject
+		if object == "" {
+			continue
+		}
+		if err := c.o.Bus.DeleteObject(ctx, group, object); err != nil {
+			c.log.Warn("a parameter stays until it expires", "activation_id", batch[i].ID, "object", object, "error", err)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strconv"
 	"sync"
 	"time"
 
@@ -90,7 +91,7 @@ func (u *userSlots) take(ctx context.Context, limit, below int) (int, error) {
 		known := u.known
 		u.mu.Unlock()
 		if round == 2 {
-			return 0, atLimit(u.owner, limit)
+			return 0, atLimit(u.owner, limit, below)
 		}
 		if round == 1 && fresh {
 			if err := sleep(ctx, slotMemory-u.parent.now().Sub(known)); err != nil {
@@ -185,9 +186,12 @@ func (u *userSlots) learn(busy map[int]struct{}, asked time.Time) {
 	u.known = u.parent.now()
 }
 
-func atLimit(o slotOwner, limit int) error {
+func atLimit(o slotOwner, limit, below int) error {
+	message := "User " + o.user + " has " + plural(limit, "active activation") + " in group " + o.group + ", which is the limit."
+	if below < limit {
+		message = "User " + o.user + " has no room for an asynchronous activation in group " + o.group + ": they may use " +
+			strconv.Itoa(below) + " of " + plural(limit, "slot") + "."
+	}
 	return &faena.Error{Kind: faena.KindLimit, Reason: "limit_reached", Component: faena.ComponentQueue,
-		Message: "User " + o.user + " has " + plural(limit, "active activation") + " in group " + o.group +
-			", which is the limit. Try again when one has ended.",
-		Retryable: true, RetryAfter: time.Second}
+		Message: message + " Try again when one has ended.", Retryable: true, RetryAfter: time.Second}
 }

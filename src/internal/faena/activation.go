@@ -128,6 +128,9 @@ type Record struct {
 	Slot          int   `json:"slot"`            // its subject is Activations.<group>.<user>.<slot>
 	Publication   int   `json:"publication"`     // n of Nats-Msg-Id <id>.<n>
 	StartWithinMS int64 `json:"start_within_ms"` // latest start, after the server's timestamp of the message
+	// ParameterObject is the parameter's name in the object store where it is too large for the message. The object is
+	// removed when the activation has ended.
+	ParameterObject string `json:"parameter_object,omitempty"`
 
 	State           State  `json:"state"`
 	Reason          Reason `json:"reason,omitempty"`

@@ -31,7 +31,7 @@ func TestGolden(t *testing.T) {
 	for name, v := range map[string]any{
 		"record": &Record{Schema: 1, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
 			Digest: "sha256:5e", Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", RequestID: "req-1", Instance: "api-1",
-			Slot: 4, Publication: 1, StartWithinMS: 640_000, State: StateFailed, Reason: ReasonExitNonzero, Message: "It exited with 3.",
+			Slot: 4, Publication: 1, StartWithinMS: 640_000, ParameterObject: "in.id", State: StateFailed, Reason: ReasonExitNonzero, Message: "It exited with 3.",
 			CancelRequested: true, Attempt: 1, Worker: "w1", Sequence: 42, ExitCode: &code, Signal: 9, Warm: true, PeakMemoryBytes: 1 << 20,
 			Remarks: []string{"pids limit met 3 times"}, Result: blob, Log: blob,
 			Timings:    Timings{QueueUS: 1, PullUS: 2, StartUS: 3, RunUS: 4, StoreUS: 5, TotalUS: 6},
