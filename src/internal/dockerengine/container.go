@@ -53,7 +53,7 @@ type Container struct {
 	MemoryBytes int64 // swap included
 	CPUs        float64
 	PIDs        int64 // of the function; InitPIDs are added
-	NoFile      int64 // open files per process; 0 is 65,536
+	NoFile      int64 // open files per process; 0 is 16,384, which an engine without CAP_SYS_RESOURCE can give too
 	TmpfsBytes  int64 // bound of each of /tmp, /dev/shm and every volume; their pages count as the container's memory
 
 	Volumes      []string // the image's VOLUME paths, each of which becomes an empty tmpfs
@@ -106,7 +106,7 @@ func (c Container) hostConfig(privateCgroupns bool) *container.HostConfig {
 	pids, no := c.PIDs+InitPIDs, false
 	noFile := c.NoFile
 	if noFile == 0 {
-		noFile = 65536
+		noFile = 16384
 	}
 	h := &container.HostConfig{
 		CapDrop:        []string{"ALL"},

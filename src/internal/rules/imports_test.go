@@ -22,6 +22,7 @@ var mayImport = map[string][]string{
 	"internal/buildinfo":    {},
 	"internal/rules":        {},
 	"internal/telemetry":    {"internal/faena"},
+	"internal/wiring":       anything,
 	"internal/sandbox":      {"internal/faena"},
 	"internal/control":      {"internal/faena"},
 	"internal/worker":       {"internal/faena", "internal/sandbox"},

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"faena.dev/faena/internal/client"
+)
+
+type invocation struct {
+	data        string
+	async, json bool
+	expires     time.Duration
+}
+
+func (a *app) invokeCommand() *cobra.Command {
+	var i invocation
+	cmd := &cobra.Command{
+		Use: "invoke NAME [PARAMETER]", Short: "Run a function once and write its result",
+		Long: `Run a function once and write its result, byte by byte, to standard output.
+The parameter is the argument, or -d TEXT, -d @FILE or -d @-, or standard input where it is no terminal.
+A function that fails gives exit code 3 and its reason on standard error.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 1 || len(args) > 2 || len(args) == 2 && i.data != "" {
+				return usage{errors.New("invoke takes NAME and at most one parameter")}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			parameter, err := a.parameter(args[1:], i.data)
+			if err != nil {
+				return err
+			}
+			return a.invoke(cmd.Context(), args[0], parameter, i)
+		},
+	}
+	cmd.Flags().StringVarP(&i.data, "data", "d", "", "the parameter, or @FILE, or @- for standard input")
+	cmd.Flags().BoolVar(&i.async, "async", false, "do not wait: write the activation's id")
+	cmd.Flags().BoolVar(&i.json, "json", false, "write the whole record with result, log and timings")
+	cmd.Flags().DurationVar(&i.expires, "expires", 0, "latest start")
+	return cmd
+}
+
+// parameter is the argument, what -d says, or standard input.
+func (a *app) parameter(args []string, data string) ([]byte, error) {
+	switch {
+	case len(args) == 1:
+		return []byte(args[0]), nil
+	case data == "@-", data == "" && !a.inTTY:
+		return io.ReadAll(a.in)
+	case strings.HasPrefix(data, "@"):
+		return os.ReadFile(data[1:])
+	}
+	return []byte(data), nil
+}
+
+func (a *app) invoke(ctx context.Context, name string, parameter []byte, i invocation) error {
+	c, _, err := a.client()
+	if err != nil {
+		return err
+	}
+	params := &client.ActivateParams{}
+	if i.async {
+		params.Prefer = "respond-async"
+	}
+	if i.expires > 0 {
+		seconds := int(i.expires.Seconds())
+		params.FaenaExpires = &seconds
+	}
+	accept := func(_ context.Context, r *http.Request) error {
+		if i.json {
+			r.Header.Set("Accept", "application/json")
+		}
+		return nil
+	}
+	stop := a.spinner("Waiting for " + name)
+	res, err := client.Stream(c.ActivateWithBody(ctx, name, params, "application/octet-stream", bytes.NewReader(parameter), accept))
+	stop()
+	if ctx.Err() != nil {
+		a.say("Given up waiting; the activation goes on. Find it with: faena activations --function %s", name)
+		return ctx.Err()
+	}
+	if err != nil {
+		if f, ok := errors.AsType[*client.Failure](err); ok && i.json && f.Activation != nil {
+			return errors.Join(a.writeJSON(f.Activation), err)
+		}
+		return err
+	}
+	if res.StatusCode == http.StatusAccepted {
+		accepted, err := client.Read[client.Accepted](res, nil)
+		if err != nil {
+			return err
+		}
+		if i.async {
+			return a.show(accepted, func() [][]string { return [][]string{{accepted.ActivationID}} })
+		}
+		a.say("It takes longer than the appliance waits; still waiting for %s.", accepted.ActivationID)
+		return a.waitResult(ctx, c, accepted.ActivationID)
+	}
+	return a.copyOut(res)
+}
+
+func (a *app) writeJSON(v any) error {
+	was := a.output
+	a.output = "json"
+	defer func() { a.output = was }()
+	return a.show(v, nil)
+}
+
+// copyOut writes a body as it is. Bytes that are no text are kept from a terminal.
+func (a *app) copyOut(res *http.Response) error {
+	defer func() { _ = res.Body.Close() }()
+	if !a.outTTY {
+		_, err := io.Copy(a.out, res.Body)
+		return err
+	}
+	p, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err
+	}
+	if !utf8.Valid(p) || bytes.IndexByte(p, 0) >= 0 {
+		return fmt.Errorf("the result is %d bytes that are no text: send it to a file with > FILE", len(p))
+	}
+	_, err = a.out.Write(p)
+	return err
+}
+
+// waitResult waits until an activation has ended and writes its result.
+func (a *app) waitResult(ctx context.Context, c *client.Client, id string) error {
+	if _, err := c.FollowLogs(ctx, id, 0, func([]byte) error { return nil }); err != nil {
+		return err
+	}
+	return a.result(ctx, c, id)
+}
+
+// result writes the result of an ended activation; one that failed is an error after that.
+func (a *app) result(ctx context.Context, c *client.Client, id string) error {
+	res, err := client.Stream(c.GetResult(ctx, id))
+	if err != nil {
+		return err
+	}
+	state := res.Header.Get("Faena-State")
+	if err := a.copyOut(res); err != nil {
+		return err
+	}
+	if state == string(client.StateSucceeded) {
+		return nil
+	}
+	rec, err := client.Read[client.Activation](c.GetActivation(ctx, id))
+	if err != nil {
+		return err
+	}
+	a.say("faena: activation %s %s: %s (%s)", id, rec.State, rec.Message, rec.Reason)
+	return silent{exitFunctionFailed}
+}
+
+// spinner says that something takes long, where a person looks, until it is stopped.
+func (a *app) spinner(what string) (stop func()) {
+	if !a.errTTY {
+		return func() {}
+	}
+	done, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		began := time.Now()
+		t := time.NewTicker(time.Second)
+		defer t.Stop()
+		for {
+			select {
+			case <-done:
+				if time.Since(began) > time.Second {
+					fmt.Fprint(a.err, "\r\033[K")
+				}
+				return
+			case <-t.C:
+				fmt.Fprintf(a.err, "\r%s … %ds", what, int(time.Since(began).Seconds()))
+			}
+		}
+	}()
+	return func() { close(done); <-gone }
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"faena.dev/faena/internal/client"
+)
+
+func (a *app) loginCommand() *cobra.Command {
+	var p profile
+	var fromStdin bool
+	cmd := &cobra.Command{
+		Use: "login URL", Short: "Remember an appliance and who calls it", Args: exactly(1),
+		Long: "Remember an appliance and who calls it, after trying it. The password is asked for, or read from standard input; it is never an argument.",
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			p.URL = args[0]
+			if p.Username == "" {
+				return usage{errors.New("login needs --user")}
+			}
+			if p.Password, err = a.password("Password of "+p.Username, fromStdin); err != nil {
+				return err
+			}
+			c, err := p.open()
+			if err != nil {
+				return err
+			}
+			if _, err := client.Read[client.FunctionPage](c.ListFunctions(cmd.Context(), &client.ListFunctionsParams{})); err != nil {
+				return err
+			}
+			if err := a.saveProfile(a.profile, p); err != nil {
+				return err
+			}
+			a.say("Logged in to %s as %s.", p.URL, p.Username)
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&p.Username, "user", "u", "", "who calls")
+	cmd.Flags().BoolVar(&fromStdin, "password-stdin", false, "read the password from standard input")
+	cmd.Flags().StringVar(&p.CACert, "cacert", "", "CA of the appliance's certificate, in PEM")
+	cmd.Flags().StringVar(&p.Registry, "registry", "", "host:port of the appliance's own image registry, for deploy --from-engine")
+	return cmd
+}
+
+// password asks for a password without showing it, or reads one line of standard input.
+func (a *app) password(prompt string, fromStdin bool) (string, error) {
+	if f, ok := a.in.(*os.File); ok && a.inTTY && !fromStdin {
+		fmt.Fprintf(a.err, "%s: ", prompt)
+		text, err := term.ReadPassword(int(f.Fd()))
+		a.say("")
+		if err != nil {
+			return "", fmt.Errorf("read the password: %w", err)
+		}
+		return string(text), nil
+	}
+	if !fromStdin {
+		return "", usage{errors.New("no terminal to ask for the password: give --password-stdin")}
+	}
+	line, err := bufio.NewReader(io.LimitReader(a.in, 64<<10)).ReadString('\n')
+	if line = strings.TrimRight(line, "\r\n"); line == "" {
+		return "", errors.Join(errors.New("standard input has no password"), err)
+	}
+	return line, nil
+}

@@ -1,0 +1,31 @@
+// Command faena is Faena's command line: `faena up` runs the whole appliance in this process, everything else is a client
+// of a running one. Data goes to standard output, everything said to a person to standard error.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Exit codes.
+const (
+	exitOK              = 0
+	exitFailed          = 1   // anything without a code of its own
+	exitUsage           = 2   // the command line is wrong
+	exitFunctionFailed  = 3   // the activation ended, without success
+	exitNotFound        = 4   // no such function, activation or user
+	exitUnauthenticated = 5   // credentials are missing, wrong, or not enough
+	exitLimit           = 6   // at the user's limit
+	exitUnavailable     = 7   // the appliance, or a part of it, does not answer
+	exitInvalid         = 8   // refused: it breaks a rule
+	exitInterrupted     = 130 // Ctrl-C
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], newTerminal(os.Stdin, os.Stdout, os.Stderr), os.Environ())
+	stop()
+	os.Exit(code)
+}

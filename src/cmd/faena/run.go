@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"faena.dev/faena/internal/buildinfo"
+	"faena.dev/faena/internal/client"
+)
+
+// terminal is where a command reads and writes.
+type terminal struct {
+	in       io.Reader
+	out, err io.Writer
+	// inTTY, outTTY and errTTY say whether a person is at the other end.
+	inTTY, outTTY, errTTY bool
+}
+
+func newTerminal(in, out, errs *os.File) *terminal {
+	is := func(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+	return &terminal{in: in, out: out, err: errs, inTTY: is(in), outTTY: is(out), errTTY: is(errs)}
+}
+
+// say writes a line to the person.
+func (t *terminal) say(format string, args ...any) { fmt.Fprintf(t.err, format+"\n", args...) }
+
+// app is one call of the command.
+type app struct {
+	*terminal
+	environ []string
+	profile string // name of the profile
+	output  string // json or table
+}
+
+func (a *app) env(name string) string {
+	for _, kv := range a.environ {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// run is the whole program but for the process around it. It returns the exit code.
+func run(ctx context.Context, args []string, t *terminal, environ []string) int {
+	a := &app{terminal: t, environ: environ}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(t.in)
+	root.SetOut(t.out)
+	root.SetErr(t.err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := codeOf(ctx, err)
+	var quiet silent
+	if !errors.As(err, &quiet) {
+		a.say("faena: %s", describe(err))
+		if code == exitUsage {
+			a.say("See faena --help.")
+		}
+	}
+	return code
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use: "faena", Short: "Run container images as functions", Version: buildinfo.Read().Text("faena"),
+		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
+	root.PersistentFlags().StringVar(&a.profile, "profile", or(a.env("FAENA_PROFILE"), "default"), "which login to use")
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", "table", "form of lists and records: table or json")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if a.output != "table" && a.output != "json" {
+			return usage{fmt.Errorf("--output is %q, must be table or json", a.output)}
+		}
+		return nil
+	}
+	root.AddCommand(a.upCommand(), a.loginCommand(), a.deployCommand(), a.invokeCommand(), a.activationsCommand(), a.getCommand(),
+		a.resultCommand(), a.logsCommand(), a.cancelCommand(), a.functionsCommand(), a.rollbackCommand(), a.deleteCommand(),
+		a.usersCommand(), a.workersCommand(), a.doctorCommand())
+	return root
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// usage is a wrong command line.
+type usage struct{ error }
+
+// silent is an error of which all has been said already.
+type silent struct{ code int }
+
+func (silent) Error() string { return "failed" }
+
+// exactly is cobra.ExactArgs with an error of ours.
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usage{fmt.Errorf("%s takes %d arguments, %d are given", cmd.CommandPath(), n, len(args))}
+		}
+		return nil
+	}
+}
+
+// codeOf is the exit code of an error.
+func codeOf(ctx context.Context, err error) int {
+	var quiet silent
+	if errors.As(err, &quiet) {
+		return quiet.code
+	}
+	if ctx.Err() != nil {
+		return exitInterrupted
+	}
+	var wrong usage
+	if errors.As(err, &wrong) || strings.HasPrefix(err.Error(), "unknown command") {
+		return exitUsage
+	}
+	p, ok := errors.AsType[*client.Failure](err)
+	if !ok {
+		if errors.Is(err, client.ErrAway) {
+			return exitUnavailable
+		}
+		return exitFailed
+	}
+	if p.Status == http.StatusBadGateway || p.ActivationID != "" && p.State != "" {
+		return exitFunctionFailed
+	}
+	switch p.Status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return exitUnauthenticated
+	case http.StatusNotFound, http.StatusGone:
+		return exitNotFound
+	case http.StatusTooManyRequests:
+		return exitLimit
+	case http.StatusServiceUnavailable:
+		return exitUnavailable
+	}
+	if p.Status >= 400 && p.Status < 500 {
+		return exitInvalid
+	}
+	return exitFailed
+}
+
+// describe says what happened, in which part, and where to look.
+func describe(err error) string {
+	p, ok := errors.AsType[*client.Failure](err)
+	if !ok {
+		return err.Error()
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s (%s)", or(p.Detail, p.Title), p.Reason)
+	for _, f := range p.Errors {
+		if !strings.Contains(p.Detail, f.Message) {
+			fmt.Fprintf(&b, "\n  %s: %s", f.Field, f.Message)
+		}
+	}
+	if p.LogTail != "" {
+		fmt.Fprintf(&b, "\nThe end of its log:\n%s", indent(p.LogTail))
+	}
+	if p.ActivationID != "" {
+		fmt.Fprintf(&b, "\nActivation %s", p.ActivationID)
+	}
+	if p.Status >= 500 && p.Status != http.StatusBadGateway {
+		fmt.Fprintf(&b, "\nRequest %s, component %s", p.RequestID, p.Component)
+	}
+	return b.String()
+}
+
+func indent(text string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n  ")
+}

@@ -1,0 +1,160 @@
+package wiring
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"faena.dev/faena/internal/auth"
+	"faena.dev/faena/internal/config"
+	"faena.dev/faena/internal/control"
+	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/httpapi"
+	"faena.dev/faena/internal/natsbus"
+	"faena.dev/faena/internal/registry"
+	"faena.dev/faena/internal/seal"
+	"faena.dev/faena/internal/telemetry"
+)
+
+// APIOptions are what an API is put together from.
+type APIOptions struct {
+	Serve      config.Serve
+	Limits     config.Limits
+	Registries registry.Rules
+	Groups     map[string]string // the groups, each with its public key for sealing
+	Bus        *natsbus.Bus
+	Documents  faena.Documents
+	Identity   seal.Identity // of the APIs
+	Metrics    *telemetry.Metrics
+	Logger     *slog.Logger
+}
+
+// API is one API instance.
+type API struct {
+	o       APIOptions
+	Control *control.Control
+	Local   *auth.Local // nil with auth=gateway
+	server  *http.Server
+	tls     *tls.Config // nil: plain HTTP
+}
+
+// authenticator is what both ways of authentication are.
+type authenticator interface {
+	httpapi.Authenticator
+	control.Passwords
+}
+
+// NewAPI puts an API together; nothing runs before Run.
+func NewAPI(o APIOptions) (*API, error) {
+	sealer, err := seal.NewSealer(o.Identity.Recipient(), o.Groups)
+	if err != nil {
+		return nil, err
+	}
+	a := &API{o: o}
+	if a.tls, err = serverTLS(o.Serve); err != nil {
+		return nil, err
+	}
+	// The authenticator looks users up through the use cases, which hash passwords through it.
+	profile := func(ctx context.Context, name string) (faena.User, error) { return a.Control.Profile(ctx, name) }
+	var who authenticator
+	if o.Serve.Auth == config.AuthGateway {
+		who = auth.NewGateway(profile, o.Serve.GatewaySAN)
+	} else {
+		a.Local = auth.NewLocal(profile, o.Logger)
+		who = a.Local
+	}
+	groups := make([]string, 0, len(o.Groups))
+	for g := range o.Groups {
+		groups = append(groups, g)
+	}
+	a.Control = control.New(control.Options{
+		Instance: o.Serve.Instance, Bus: o.Bus, Documents: o.Documents, Resolver: registry.NewResolver(o.Registries), Sealer: sealer,
+		Passwords: who, Observer: o.Metrics, Logger: o.Logger, Arch: o.Serve.Arch, Groups: groups,
+		MaxParameterBytes: int64(o.Limits.MaxParameter), AsyncStartWithin: o.Limits.AsyncStartWithin, DrainAfter: o.Limits.DrainAfter,
+	})
+	a.server = httpapi.New(httpapi.Options{Functions: a.Control, Activations: a.Control, Users: a.Control, Workers: a.Control, Health: a.Control,
+		Auth: who, Logger: o.Logger, Observer: o.Metrics, MaxParameterBytes: int64(o.Limits.MaxParameter)}).Server()
+	o.Metrics.Queue(func(ctx context.Context) ([]telemetry.QueueStats, error) { return queueStats(ctx, o.Bus, groups) })
+	return a, nil
+}
+
+func queueStats(ctx context.Context, bus *natsbus.Bus, groups []string) ([]telemetry.QueueStats, error) {
+	out := make([]telemetry.QueueStats, 0, len(groups))
+	for _, g := range groups {
+		fill, _, records, err := bus.Fill(ctx, g)
+		if err != nil {
+			return nil, err
+		}
+		depth, err := bus.QueueDepth(ctx, g)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, telemetry.QueueStats{Group: g, Messages: depth, Records: records, Fill: fill})
+	}
+	return out, nil
+}
+
+func serverTLS(s config.Serve) (*tls.Config, error) {
+	if !s.TLS() {
+		if s.Auth == config.AuthGateway {
+			return nil, errors.New("auth=gateway needs a certificate: the gateway is known by its own, on a TLS connection")
+		}
+		return nil, nil
+	}
+	cert, err := os.ReadFile(string(s.TLSCertFile))
+	if err != nil {
+		return nil, fmt.Errorf("read the API's certificate: %w", err)
+	}
+	if s.Auth == config.AuthLocal {
+		return auth.ServerTLS(cert, s.TLSKeyFile.Secret.Reveal())
+	}
+	ca, err := os.ReadFile(string(s.GatewayCAFile))
+	if err != nil {
+		return nil, fmt.Errorf("read the gateway's CA: %w", err)
+	}
+	return auth.GatewayTLS(cert, s.TLSKeyFile.Secret.Reveal(), ca)
+}
+
+// Run serves the API on a listener until ctx ends, then drains: calls that still wait after the drain limit are answered
+// with where to find their activation. ready is closed when calls are taken.
+func (a *API) Run(ctx context.Context, listener net.Listener, ready chan<- struct{}) error {
+	base, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	loops := make(chan error, 1)
+	looping := make(chan struct{})
+	go func() { loops <- a.Control.Run(base, looping) }()
+	select {
+	case <-looping:
+	case err := <-loops:
+		return errors.Join(err, listener.Close())
+	}
+	if a.tls != nil {
+		listener = tls.NewListener(listener, a.tls)
+	}
+	served := make(chan error, 1)
+	go func() { served <- a.server.Serve(listener) }()
+	close(ready)
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-served:
+	case failed = <-loops:
+		loops <- nil
+	}
+	// First no new calls, then the answers, then the loops that they need.
+	limit := a.o.Limits.DrainAfter + 10*time.Second
+	closing, cancel := context.WithTimeout(base, limit)
+	defer cancel()
+	drained := make(chan struct{})
+	go func() { defer close(drained); a.Control.Drain(closing) }()
+	err := a.server.Shutdown(closing)
+	<-drained
+	stop()
+	return errors.Join(failed, err, <-loops)
+}

@@ -1,0 +1,63 @@
+package wiring
+
+import (
+	"context"
+	"strconv"
+
+	"faena.dev/faena/internal/dockerengine"
+	"faena.dev/faena/internal/worker"
+)
+
+// engine is the Docker Engine as a worker wants it.
+type engine struct{ *dockerengine.Engine }
+
+var _ worker.Engine = engine{}
+
+// Create implements worker.Containers.
+func (e engine) Create(ctx context.Context, s worker.ContainerSpec) (string, error) {
+	return e.Engine.Create(ctx, dockerengine.Container{
+		Name: s.Name, Image: s.Image,
+		Labels: map[string]string{
+			dockerengine.LabelWorker: s.Worker, dockerengine.LabelLockFile: s.LockFile, dockerengine.LabelUser: s.User,
+			dockerengine.LabelFunction: s.Function, dockerengine.LabelRevision: strconv.Itoa(s.Revision),
+		},
+		InitPath: s.InitPath, SocketDir: s.SocketDir, User: s.RunAs, WorkingDir: s.WorkingDir,
+		MemoryBytes: s.MemoryBytes, CPUs: s.CPUs, PIDs: s.PIDs, TmpfsBytes: s.TmpfsBytes, Volumes: s.Volumes,
+		WritableRoot: s.WritableRoot, Capabilities: s.Capabilities, Network: s.Network,
+	})
+}
+
+// Owned implements worker.Containers: those of every worker.
+func (e engine) Owned(ctx context.Context) ([]worker.Owned, error) {
+	list, err := e.Engine.Owned(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	out := make([]worker.Owned, 0, len(list))
+	for _, c := range list {
+		out = append(out, worker.Owned{ID: c.ID, Worker: c.Worker, LockFile: c.LockFile})
+	}
+	return out, nil
+}
+
+// Images implements worker.Images.
+func (e engine) Images(ctx context.Context) ([]worker.Image, error) {
+	list, err := e.Engine.Images(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]worker.Image, 0, len(list))
+	for _, i := range list {
+		out = append(out, worker.Image(i))
+	}
+	return out, nil
+}
+
+// Cgroup implements worker.Containers.
+func (e engine) Cgroup(ctx context.Context, id string) (worker.Cgroup, error) {
+	c, err := e.Stats(ctx, id)
+	if err != nil {
+		return nil, err // not c, which would be a nil pointer in an interface
+	}
+	return c, nil
+}

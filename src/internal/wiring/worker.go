@@ -1,0 +1,106 @@
+package wiring
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"faena.dev/faena/internal/buildinfo"
+	"faena.dev/faena/internal/config"
+	"faena.dev/faena/internal/dockerengine"
+	"faena.dev/faena/internal/natsbus"
+	"faena.dev/faena/internal/registry"
+	"faena.dev/faena/internal/seal"
+	"faena.dev/faena/internal/telemetry"
+	"faena.dev/faena/internal/worker"
+)
+
+// WorkerOptions are what a worker is put together from.
+type WorkerOptions struct {
+	DataDir    string
+	Pool       config.Pool
+	Engine     config.Engine
+	Registries registry.Rules
+	Bus        *natsbus.Bus
+	Identity   seal.Identity
+	Metrics    *telemetry.Metrics
+	Logger     *slog.Logger
+}
+
+// Worker is a worker with what it holds open.
+type Worker struct {
+	*worker.Worker
+	engine     *dockerengine.Engine
+	deliveries *natsbus.Deliveries
+}
+
+// NewWorker opens the engine, makes the network, and puts a worker together that is not running. The caller closes it
+// after Run has returned.
+func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
+	docker, err := dockerengine.Open(ctx, dockerengine.Options{Host: o.Engine.DockerHost, Logger: o.Logger})
+	if err != nil {
+		return nil, err
+	}
+	w := &Worker{engine: docker}
+	defer func() {
+		if err != nil {
+			w.Close()
+		}
+	}()
+	if err := docker.EnsureNetwork(ctx, o.Engine.Network); err != nil {
+		return nil, err
+	}
+	about, err := docker.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if w.deliveries, err = o.Bus.Deliveries(o.Pool.Group); err != nil {
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("name this host: %w", err)
+	}
+	w.Worker, err = worker.New(worker.Options{
+		ID: o.Pool.ID, Group: o.Pool.Group, Host: host, Version: buildinfo.Read().Version,
+		StateDir: o.DataDir, InitPath: o.Engine.InitPath, Network: o.Engine.Network,
+		Capacity: worker.Capacity{Places: o.Pool.Places, MemoryBytes: int64(o.Pool.Memory), MilliCPUs: int64(o.Pool.CPUs * 1000), Containers: o.Pool.Containers},
+		IdleTTL:  o.Pool.IdleTTL, Starts: o.Pool.Starts, Capabilities: o.Pool.Capabilities,
+		Disk: worker.DiskOptions{Path: cmp.Or(o.Pool.DiskPath, about.RootDir), MinFreeBytes: int64(o.Pool.DiskMinFree),
+			High: o.Pool.DiskHigh, Low: o.Pool.DiskLow},
+		Bus: o.Bus, Deliveries: deliveries{w.deliveries}, Engine: engine{docker}, Registries: registry.NewResolver(o.Registries),
+		Opener: seal.NewOpener(o.Identity), Observer: o.Metrics, ServerNow: o.Bus.ServerNow, Logger: o.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	o.Metrics.Pool(func() telemetry.PoolStats { return telemetry.PoolStats(w.Stats()) })
+	return w, nil
+}
+
+// Close lets go of the engine and the queue.
+func (w *Worker) Close() {
+	if w.deliveries != nil {
+		_ = w.deliveries.Close() // the connection that it belongs to is closed next
+	}
+	_ = w.engine.Close() // idle connections only
+}
+
+// deliveries are the queue's as a worker wants them.
+type deliveries struct{ *natsbus.Deliveries }
+
+// Next implements worker.Deliveries.
+func (d deliveries) Next(ctx context.Context) (worker.Delivery, error) {
+	m, err := d.Deliveries.Next(ctx)
+	if err != nil {
+		return worker.Delivery{}, err
+	}
+	return worker.Delivery{Acker: m, Message: m.Message, Err: m.Err, Sequence: m.Sequence, Published: m.Published}, nil
+}
+
+// RulesOf are the rules for registries that the settings give.
+func RulesOf(c config.Registries) registry.Rules {
+	return registry.Rules{Registries: c.Allowed, PrivateNetworks: c.PrivateNetworks, PrivateHosts: c.PrivateHosts, Insecure: c.Insecure}
+}
