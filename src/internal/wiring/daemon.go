@@ -199,4 +199,3 @@ func connect(ctx context.Context, c config.NATS, name string, log *slog.Logger) 
 	}
 	return natsbus.Connect(ctx, o)
 }
-
