@@ -21,10 +21,10 @@ type admission struct {
 }
 
 // admit takes the activation in. When it returns nil, record and message are both acknowledged by the server. An
-// error means that the activation will not run, unless it says OutcomeUnknown. One budget, faena.AdmitBudget, covers
-// all of it, whether or not the caller still waits.
+// error means that the activation will not run, unless it says OutcomeUnknown. One budget covers all of it, whether or
+// not the caller still waits.
 func (a *admission) admit(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), faena.AdmitBudget)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.c.admitBudget)
 	defer cancel()
 	slot, err := a.slots.take(ctx, a.limit, a.below)
 	if err != nil {

@@ -43,7 +43,9 @@ type Control struct {
 	gauge *gauge
 	tally *tally
 
-	syncWait time.Duration // faena.SyncWait; tests shorten it
+	// Tests shorten these.
+	syncWait    time.Duration // faena.SyncWait
+	admitBudget time.Duration // faena.AdmitBudget
 
 	functions *cache[*deployed]
 	users     *cache[faena.User]
@@ -58,7 +60,8 @@ type deployed struct {
 
 // New makes the use cases; nothing runs before Run.
 func New(o Options) *Control {
-	c := &Control{o: o, log: o.Logger, slots: newSlots(o.Bus), waits: newWaiters(), tally: newTally(), syncWait: faena.SyncWait}
+	c := &Control{o: o, log: o.Logger, slots: newSlots(o.Bus), waits: newWaiters(), tally: newTally(),
+		syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget}
 	c.gauge = newGauge(o.Bus, o.Groups, o.Observer, c.tally)
 	c.functions = newCache(c.loadFunction)
 	c.users = newCache(func(ctx context.Context, _, name string) (faena.User, error) {

@@ -133,6 +133,8 @@ type fakeWorker struct {
 	logs sync.Map // id → *bytes.Buffer, guarded by mu
 	mu   sync.Mutex
 	ran  atomic.Int64
+	deaf atomic.Bool // it does not acknowledge
+	mute atomic.Bool // it does not say that something has ended
 	stop func()
 }
 
@@ -281,8 +283,12 @@ func (w *fakeWorker) settle(ctx context.Context, d natsbus.Delivery, j *job, res
 			return
 		}
 		if _, err = w.bus.UpdateRecord(ctx, r, rev); err == nil {
-			_ = d.DoubleAck(ctx)
-			_ = w.bus.Complete(ctx, r)
+			if !w.deaf.Load() {
+				_ = d.DoubleAck(ctx)
+			}
+			if !w.mute.Load() {
+				_ = w.bus.Complete(ctx, r)
+			}
 			return
 		}
 		if !errors.Is(err, faena.ErrStale) {

@@ -2,10 +2,12 @@ package control
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -24,6 +26,16 @@ import (
 )
 
 const group = faena.DefaultGroup
+
+// TestMain lets more tests run at once than there are cores: they wait more than they compute.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
 
 // rig is an API's use cases on a real NATS server and a real document store, with what they are given besides.
 type rig struct {
@@ -245,13 +257,13 @@ func (n *natsServer) client(t *testing.T) jetstream.JetStream {
 	return js
 }
 
-// counters waits until a user's counters have the values, as text, for at most a second.
+// counters waits until a user's counters have the values, as text: for a second, and what a busy machine adds.
 func (n *natsServer) counters(t *testing.T, user string, want map[string]string) {
 	t.Helper()
 	kv, err := n.client(t).KeyValue(t.Context(), "users")
 	noError(t, err)
 	for name, value := range want {
-		faenatest.EventuallyNil(t, time.Second, user+"."+name+" is "+value, func() error {
+		faenatest.EventuallyNil(t, 2*time.Second, user+"."+name+" is "+value, func() error {
 			e, err := kv.Get(t.Context(), user+"."+name)
 			if err == nil && string(e.Value()) != value {
 				err = fmt.Errorf("it is %s", e.Value())
@@ -278,6 +290,7 @@ func (n *natsServer) objects(t *testing.T) int {
 type faultyBus struct {
 	*natsbus.Bus
 	created atomic.Int64
+	full    atomic.Bool // Fill says so
 	mu      sync.Mutex
 	publish func(m *faena.Message) (err error, after bool)
 	create  func(r *faena.Record) (err error, after bool)
@@ -326,6 +339,14 @@ func (b *faultyBus) CreateRecord(ctx context.Context, r *faena.Record) (uint64, 
 	return b.Bus.CreateRecord(ctx, r)
 }
 
+func (b *faultyBus) Fill(ctx context.Context, group string) (float64, string, uint64, error) {
+	fraction, what, records, err := b.Bus.Fill(ctx, group)
+	if b.full.Load() {
+		fraction, what = 0.85, "the object store of group "+group
+	}
+	return fraction, what, records, err
+}
+
 // faultyDocuments is a document store that can be away, and whose inserts can fail.
 type faultyDocuments struct {
 	faena.Documents
@@ -364,6 +385,20 @@ func (d *faultyDocuments) User(ctx context.Context, name string) (faena.User, er
 		return faena.User{}, errAway
 	}
 	return d.Documents.User(ctx, name)
+}
+
+func (d *faultyDocuments) Users(ctx context.Context, after string, limit int) ([]faena.User, error) {
+	if d.away.Load() {
+		return nil, errAway
+	}
+	return d.Documents.Users(ctx, after, limit)
+}
+
+func (d *faultyDocuments) UserUsage(ctx context.Context, user string) (faena.Usage, error) {
+	if d.away.Load() {
+		return faena.Usage{}, errAway
+	}
+	return d.Documents.UserUsage(ctx, user)
 }
 
 func (d *faultyDocuments) Ping(ctx context.Context) error {

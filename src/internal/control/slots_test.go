@@ -296,7 +296,8 @@ func TestUserSlots_Parallel(t *testing.T) {
 
 func TestSlots_Of(t *testing.T) {
 	s := newSlots(&stream{})
-	if s.of("a", "ann") != s.of("a", "ann") || s.of("a", "ann") == s.of("b", "ann") || s.of("a", "ann") == s.of("a", "bob") {
+	ann := s.of("a", "ann")
+	if s.of("a", "ann") != ann || s.of("b", "ann") == ann || s.of("a", "bob") == ann {
 		t.Error("slots are one user's in one group")
 	}
 	var owners []string

@@ -102,19 +102,22 @@ func (c *Control) DeleteUser(ctx context.Context, name string) error {
 	return missing
 }
 
-// eachLive calls fn with each of a user's activations that has not ended.
+// eachLive calls fn with each of a user's activations that has not ended, the queued ones first: none of them should
+// start in the place of one that ends.
 func (c *Control) eachLive(ctx context.Context, user string, fn func(*faena.Record) error) error {
 	for _, group := range c.o.Groups {
 		live, err := c.o.Bus.LiveRecords(ctx, group, user)
 		if err != nil {
 			return queueError(err)
 		}
-		for _, r := range live {
-			if r.State.Terminal() {
-				continue
-			}
-			if err := fn(r); err != nil {
-				return err
+		for _, state := range []faena.State{faena.StateQueued, faena.StateRunning} {
+			for _, r := range live {
+				if r.State != state {
+					continue
+				}
+				if err := fn(r); err != nil {
+					return err
+				}
 			}
 		}
 	}

@@ -1,0 +1,149 @@
+package control
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/faenatest"
+)
+
+// A document store that fails at times, before or after it has stored a batch: each activation is recorded once.
+func TestControl_Record_ExactlyOnce(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.documents.insert = func(n int64) (error, bool) {
+		if n%3 != 0 {
+			return errAway, n%2 == 0
+		}
+		return nil, false
+	}
+	r.user("ann", 100)
+	r.deploy("ann", "f")
+	r.worker(4, func(j *job) (string, faena.Reason) {
+		if string(j.parameter) == "1" {
+			return "", faena.ReasonExitNonzero
+		}
+		return "done", ""
+	})
+	const n = 60
+	var wg sync.WaitGroup
+	for client := range 3 {
+		wg.Go(func() {
+			for i := range n / 3 {
+				if _, err := r.call(fmt.Sprint((client + i) % 4)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	r.stored(n)
+	r.quiet()
+	if o := r.observer; o.recorded != n || o.admitted != n {
+		t.Errorf("%d were admitted and %d recorded", o.admitted, o.recorded)
+	}
+	usage, err := r.Usage(t.Context(), "ann")
+	noError(t, err)
+	if usage.Completed != n*3/4 || usage.Failed != n/4 || usage.Active != 0 || usage.Limit != 100 {
+		t.Errorf("the usage is %+v", usage)
+	}
+	r.nats.counters(t, "ann", map[string]string{completedCounter: fmt.Sprint(n * 3 / 4), failedCounter: fmt.Sprint(n / 4)})
+}
+
+func TestControl_Record_SharedByTwo(t *testing.T) {
+	t.Parallel()
+	one := start(t)
+	one.user("ann", 100)
+	one.deploy("ann", "f")
+	two := one.another("api-2")
+	one.worker(4, echo)
+	const n = 100
+	var wg sync.WaitGroup
+	for _, api := range []*rig{one, two} {
+		wg.Go(func() {
+			for range n / 2 {
+				if _, err := api.call("x"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	one.stored(n)
+	faenatest.Eventually(t, 5*time.Second, "the bucket is empty", func() bool {
+		_, _, records, err := one.bus.Fill(t.Context(), group)
+		return err == nil && records == 0
+	})
+	one.nats.counters(t, "ann", map[string]string{activeCounter: "0", completedCounter: fmt.Sprint(n)})
+}
+
+// The counters follow within a second.
+func TestControl_Project(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.user("jorgeSD", 10)
+	r.deploy("jorgeSD", "f")
+	g := newGate()
+	r.worker(10, g.run)
+	call := func(async bool) {
+		if _, err := r.Activate(t.Context(), faena.ActivationRequest{User: "jorgeSD", Function: "f", Async: async}); err != nil {
+			t.Error(err)
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { call(false) })
+	for range 3 {
+		call(true)
+	}
+	faenatest.Eventually(t, 5*time.Second, "all run", func() bool { return g.running.Load() == 4 })
+	r.nats.counters(t, "jorgeSD", map[string]string{activeCounter: "4"})
+	r.documents.away.Store(true) // active ones need the queue alone
+	call(true)
+	faenatest.Eventually(t, 5*time.Second, "one more runs", func() bool { return g.running.Load() == 5 })
+	r.nats.counters(t, "jorgeSD", map[string]string{activeCounter: "5"})
+	r.documents.away.Store(false)
+	close(g.open)
+	wg.Wait()
+	faenatest.Eventually(t, 5*time.Second, "none runs", func() bool { return g.running.Load() == 0 })
+	r.nats.counters(t, "jorgeSD", map[string]string{activeCounter: "0", completedCounter: "5", failedCounter: "0"})
+}
+
+// What a process that was killed has left in a counter is put right by the next one.
+func TestControl_Project_AfterACrash(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.user("ann", 4)
+	for name, n := range map[string]int64{activeCounter: 4, completedCounter: 1, failedCounter: 9} {
+		noError(t, r.bus.PutCounter(t.Context(), "ann", name, n))
+	}
+	next := r.another("api-2")
+	next.nats.counters(t, "ann", map[string]string{activeCounter: "0", completedCounter: "0", failedCounter: "0"})
+}
+
+// A worker that dies between settling and acknowledging leaves a message: the recorder frees the slot.
+func TestControl_Record_FreesTheSlotOfADeadWorker(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.user("ann", 1)
+	r.deploy("ann", "f")
+	w := r.worker(1, echo)
+	w.deaf.Store(true) // it does not acknowledge
+	rec, err := r.call("x")
+	noError(t, err)
+	r.stored(1)
+	faenatest.Eventually(t, 5*time.Second, "the slot is free", func() bool {
+		busy, err := r.bus.BusySlots(t.Context(), group, "ann")
+		return err == nil && len(busy) == 0
+	})
+	w.deaf.Store(false)
+	other, err := r.call("y")
+	noError(t, err)
+	if rec.Slot != 0 || other.Slot != 0 || string(other.Result.Inline) != "y" {
+		t.Errorf("the records are %+v and %+v", rec, other)
+	}
+	r.stored(2)
+	r.quiet()
+}
