@@ -165,7 +165,7 @@ func pulledRef(t testing.TB, tag name.Tag, digest v1.Hash) string {
 	t.Helper()
 	ref := tag.Context().Name() + "@" + digest.String()
 	if d, err := dial(); err == nil {
-		t.Cleanup(func() { d.Delete(t, "/images/"+ref) })
+		t.Cleanup(func() { d.Delete(t, "/images/"+ref+"?force=1") }) // by force: a container of it may still be on its way out
 	}
 	return ref
 }
