@@ -10,7 +10,7 @@ type Up struct {
 	// DataDir is the absolute path of the directory that holds everything: queue, documents, images, keys and sockets.
 	// Default: $STATE_DIRECTORY, or /var/lib/faena for root, or $XDG_DATA_HOME/faena, which is ~/.local/share/faena.
 	DataDir string `envconfig:"DATA_DIR"`
-	// RegistryListen is the address of the built-in image registry, which asks nobody who he is: loopback only.
+	// RegistryListen is the address of the built-in image registry: loopback only, since it is plain HTTP.
 	RegistryListen Address `envconfig:"REGISTRY_LISTEN"`
 
 	Serve      Serve
