@@ -129,7 +129,7 @@ func (t ipcTables) remove() error {
 				removed++
 			}
 			if removed == 0 {
-				return errors.New("System V IPC that is left cannot be read")
+				return errors.New("what is left of System V IPC cannot be read")
 			}
 		}
 	}

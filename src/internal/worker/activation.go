@@ -24,24 +24,23 @@ var (
 // activation is one delivery that this worker holds. The place's goroutine owns it; the progress loop looks at what
 // is atomic or behind mu, and stops it through its context.
 type activation struct {
-	delivery         Delivery
-	group, user, id  string
-	rev              *faena.Revision
-	received         time.Time
-	ctx              context.Context // ends, with its cause, when the run must end
-	stop             context.CancelCauseFunc
-	log              logTail
-	confirmedAt      atomic.Int64 // nanoseconds since received: the last confirmation's departure
-	checks           atomic.Int32 // looks at it that are under way or asked for
-	mu               sync.Mutex
-	attempt          int  // 0 until claimed
-	over             bool // nothing is left to fence: the process has ended, or never will start
-	record           *faena.Record
-	recordRev        uint64
-	pullUS, startUS  int64
-	warm             bool
-	parameter        []byte
-	publishLogFailed bool
+	delivery        Delivery
+	group, user, id string
+	rev             *faena.Revision
+	received        time.Time
+	ctx             context.Context // ends, with its cause, when the run must end
+	stop            context.CancelCauseFunc
+	log             logTail
+	confirmedAt     atomic.Int64 // nanoseconds since received: the last confirmation's departure
+	checks          atomic.Int32 // looks at it that are under way or asked for
+	mu              sync.Mutex
+	attempt         int  // 0 until claimed
+	over            bool // nothing is left to fence: the process has ended, or never will start
+	record          *faena.Record
+	recordRev       uint64
+	pullUS, startUS int64
+	warm            bool
+	parameter       []byte
 }
 
 func newActivation(ctx context.Context, group string, d Delivery, now time.Time) *activation {
@@ -104,12 +103,6 @@ func (h *holds) get(id string) *activation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.byID[id]
-}
-
-func (h *holds) count() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.byID)
 }
 
 // each calls fn for every one, under the lock.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/faenatest"
 	"faena.dev/faena/internal/sandbox"
 )
 
@@ -110,16 +111,7 @@ func (b *bench) get(rev *faena.Revision) *container {
 
 func (b *bench) eventually(what string, ok func(PoolStats) bool) {
 	b.t.Helper()
-	eventually(b.t, what, func() bool { return ok(b.stats()) })
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
+	faenatest.Eventually(b.t, 20*time.Second, what, func() bool { return ok(b.stats()) })
 }
 
 func revision(user, function string, number int, change ...func(*faena.Spec)) *faena.Revision {
@@ -194,7 +186,7 @@ func TestPool_Fresh(t *testing.T) {
 	t.Run("one ahead without warm", func(t *testing.T) {
 		rev := revision("bea", "f", 1, fresh)
 		b.release(b.get(rev), false)
-		eventually(t, "there is a spare one", func() bool {
+		faenatest.Eventually(t, 20*time.Second, "there is a spare one", func() bool {
 			c := b.take(rev)
 			if c != nil {
 				b.release(c, false)

@@ -54,6 +54,10 @@ func (w *Worker) firstSweep(ctx context.Context) error {
 	if err := s.sweep(ctx, true); err != nil {
 		return err
 	}
+	// Nothing of this life has a socket yet: nothing is claimed before.
+	if err := clearSockets(filepath.Join(w.o.StateDir, "run")); err != nil {
+		return err
+	}
 	close(w.swept)
 	return nil
 }
