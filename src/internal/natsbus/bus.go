@@ -25,24 +25,25 @@ const (
 	tryFor = time.Second
 	// listFor bounds what may take longer: lists of subjects, objects, declarations.
 	listFor = 15 * time.Second
-	// clockEvery is how often the difference between the server's clock and this host's is measured.
+	// clockEvery is how often the server's clock is read, since two clocks never run alike.
 	clockEvery    = time.Minute
 	reconnectWait = 250 * time.Millisecond
 )
 
 // Options are a connection. Server or URLs must be given; the rest has defaults.
 type Options struct {
-	Name     string       // of this daemon, for people who look at the server
+	Name     string       // of this daemon: for people who look at the server, and the prefix of its inboxes
 	Server   *Server      // in this process
 	URLs     []string     // otherwise: nats:// or tls://
 	TLS      *tls.Config  // default: none, or the host's list of CAs where a URL says tls
 	NkeySeed []byte       // the identity of this daemon; default: none
 	Logger   *slog.Logger // default: nowhere
 
-	Groups   []string      // that Declare makes; default: faena.DefaultGroup
-	Replicas int           // of each stream and bucket, 1 or 3; default 1
-	MaxStore int64         // what the servers may keep on disk; default: the Server's, or 8 GiB
-	AckWait  time.Duration // default faena.AckWait; tests shorten it
+	Groups    []string      // that Declare makes; default: faena.DefaultGroup
+	Replicas  int           // of each stream and bucket, 1 or 3; default 1
+	MaxStore  int64         // what the servers may keep on disk; default: the Server's, or 8 GiB
+	ObjectTTL time.Duration // of objects that their record's removal has left behind; default 8 days
+	AckWait   time.Duration // default faena.AckWait; tests shorten it
 }
 
 func (o Options) withDefaults() Options {
@@ -51,6 +52,7 @@ func (o Options) withDefaults() Options {
 	}
 	o.Replicas = cmp.Or(o.Replicas, 1)
 	o.AckWait = cmp.Or(o.AckWait, faena.AckWait)
+	o.ObjectTTL = cmp.Or(o.ObjectTTL, objectTTL)
 	if o.Server != nil {
 		o.MaxStore = cmp.Or(o.MaxStore, o.Server.maxStore)
 	}
@@ -63,27 +65,33 @@ func (o Options) withDefaults() Options {
 
 // Bus is a daemon's connection. It reconnects by itself, for ever. All methods are safe for concurrent use.
 type Bus struct {
-	o    Options
-	log  *slog.Logger
-	nc   *nats.Conn
-	js   jetstream.JetStream
-	code *codec
+	o       Options
+	log     *slog.Logger
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	code    *codec
+	anchors *anchors
 
-	clock atomic.Int64 // the server's clock less this host's, in nanoseconds
+	clock atomic.Pointer[reading]
+	look  chan struct{} // asks for a reading now; of capacity one
 
 	mu          sync.Mutex
 	reconnected map[*func()]struct{}
-	objects     map[string]jetstream.ObjectStore // by group
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 }
 
+// reading is the server's clock as it was read once. What has passed since is measured by this host's monotonic clock,
+// so that a step of its wall clock changes nothing.
+type reading struct{ here, server time.Time }
+
 // Connect connects to the server. The first connection must succeed; ctx bounds it.
 func Connect(ctx context.Context, o Options) (*Bus, error) {
 	o = o.withDefaults()
-	b := &Bus{o: o, log: o.Logger, code: newCodec(), reconnected: make(map[*func()]struct{}), objects: make(map[string]jetstream.ObjectStore)}
-	opts, err := b.options()
+	b := &Bus{o: o, log: o.Logger, code: newCodec(), look: make(chan struct{}, 1), reconnected: make(map[*func()]struct{})}
+	b.anchors = newAnchors(b)
+	opts, err := b.options(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -94,22 +102,26 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		b.nc.Close()
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
-	if err := b.setClock(ctx); err != nil {
+	if err := b.readClock(ctx); err != nil {
 		b.nc.Close()
 		return nil, fmt.Errorf("ask JetStream for its time: %w", err)
 	}
 	ctx, b.stop = context.WithCancel(context.WithoutCancel(ctx))
-	b.wg.Go(func() { b.keepClock(ctx) })
+	b.wg.Go(func() { b.keep(ctx) })
 	return b, nil
 }
 
-func (b *Bus) options() ([]nats.Option, error) {
+func (b *Bus) options(ctx context.Context) ([]nats.Option, error) {
 	o := b.o
+	dialFor := 5 * time.Second
+	if end, ok := ctx.Deadline(); ok {
+		dialFor = min(dialFor, max(time.Millisecond, time.Until(end)))
+	}
 	opts := []nats.Option{
 		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.PingInterval(pingEvery),
-		nats.MaxPingsOutstanding(pingsOut), nats.Timeout(5 * time.Second),
+		nats.MaxPingsOutstanding(pingsOut), nats.Timeout(dialFor),
 		nats.ReconnectBufSize(-1), // while there is no connection nothing is kept: a write then fails for certain
-		nats.CustomInboxPrefix("_INBOX." + nats.NewInbox()[len("_INBOX."):]),
+		nats.CustomInboxPrefix(inboxPrefix(o.Name)),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				b.log.Warn("the connection to NATS was lost", "error", err)
@@ -146,7 +158,8 @@ func (b *Bus) options() ([]nats.Option, error) {
 	return opts, nil
 }
 
-// Close ends the connection and waits for what the bus does by itself. Subscriptions and Deliveries end with it.
+// Close sends what was still to be sent, ends the connection and waits for what the bus does by itself, callbacks of
+// subscriptions included. Subscriptions and Deliveries end with it.
 func (b *Bus) Close() {
 	b.stop()
 	b.nc.Close()
@@ -171,6 +184,10 @@ func (b *Bus) OnReconnect(fn func()) (stop func()) {
 
 func (b *Bus) onReconnected() {
 	b.log.Info("the connection to NATS is back")
+	select {
+	case b.look <- struct{}{}: // it may be another server, with another clock
+	default:
+	}
 	b.mu.Lock()
 	fns := make([]func(), 0, len(b.reconnected))
 	for fn := range b.reconnected {
@@ -182,42 +199,53 @@ func (b *Bus) onReconnected() {
 	}
 }
 
-// ServerNow is the time by the server's clock, which stamps messages: this host's, corrected by what was measured.
-func (b *Bus) ServerNow() time.Time { return time.Now().Add(time.Duration(b.clock.Load())) }
-
-func (b *Bus) keepClock(ctx context.Context) {
+// keep does what a bus does by itself: it reads the clock and moves the anchors.
+func (b *Bus) keep(ctx context.Context) {
 	t := time.NewTicker(clockEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-b.anchors.kick:
+			b.anchors.move(ctx)
+			continue
+		case <-b.look:
 		case <-t.C:
 		}
-		if err := b.setClock(ctx); err != nil && ctx.Err() == nil {
+		if err := b.readClock(ctx); err != nil && ctx.Err() == nil {
 			b.log.Warn("the server's clock could not be read", "error", err)
 		}
 	}
 }
 
-// setClock measures the difference of the clocks: the server's answer is taken to be stamped half-way.
-func (b *Bus) setClock(ctx context.Context) error {
+// ServerNow is the time by the clock of the server, which stamps messages.
+func (b *Bus) ServerNow() time.Time {
+	if r := b.clock.Load(); r != nil {
+		return r.server.Add(time.Since(r.here))
+	}
+	return time.Now()
+}
+
+// readClock asks for the time of the server that keeps the first group's queue: its answer is taken to be stamped
+// half-way. There is no call that only tells the time.
+func (b *Bus) readClock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, listFor)
 	defer cancel()
 	var answer struct {
 		Now time.Time `json:"ts"`
 	}
 	sent := time.Now()
-	// There is no call that only tells the time; what is said of a small stream has it too.
-	err := b.ask(ctx, api("STREAM.INFO", bucketStream(usersBucket)), nil, &answer)
+	err := b.ask(ctx, api("STREAM.INFO", queueStream(b.o.Groups[0])), nil, &answer)
 	if missing(err) {
-		return nil // nothing was ever declared: Declare measures
+		return nil // it was never declared: Declare reads the clock
 	}
 	if err != nil {
 		return err
 	}
-	if took := time.Since(sent); !answer.Now.IsZero() && took < time.Second {
-		b.clock.Store(int64(answer.Now.Sub(sent.Add(took / 2))))
+	// A slow answer tells little, but more than none.
+	if took := time.Since(sent); !answer.Now.IsZero() && (took < time.Second || b.clock.Load() == nil) {
+		b.clock.Store(&reading{here: sent.Add(took / 2), server: answer.Now})
 	}
 	return nil
 }

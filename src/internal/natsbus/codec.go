@@ -3,41 +3,49 @@ package natsbus
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 
 	"faena.dev/faena/internal/faena"
 )
 
-// codecSize bounds the revisions that are remembered; beyond it the memory starts anew.
-const codecSize = 1024
+// codecBytes bounds what is remembered of revisions in each direction, by their encoded size; beyond it the memory
+// starts anew.
+const codecBytes = 16 << 20
 
 // codec writes and reads messages. A revision travels in every message of its function, so its encoded form is kept by
 // its address, and what was decoded from it by its bytes: revisions are never changed. Safe for concurrent use.
 type codec struct {
-	mu      sync.RWMutex
-	encoded map[*faena.Revision]json.RawMessage
-	decoded map[string]*faena.Revision
+	mu           sync.RWMutex
+	encoded      map[*faena.Revision]json.RawMessage
+	decoded      map[string]*faena.Revision
+	encodedBytes int
+	decodedBytes int
 }
 
 func newCodec() *codec {
 	return &codec{encoded: make(map[*faena.Revision]json.RawMessage), decoded: make(map[string]*faena.Revision)}
 }
 
-// wire is faena.Message with its revision in encoded form.
-type wire struct {
-	Schema    int             `json:"schema"`
-	ID        string          `json:"id"`
-	Instance  string          `json:"instance,omitempty"`
-	Revision  json.RawMessage `json:"revision"`
-	Parameter faena.Blob      `json:"parameter"`
-}
-
+// encode writes faena.Message as JSON. It is put together by hand: json.Marshal would check the revision each time.
 func (c *codec) encode(m *faena.Message) ([]byte, error) {
 	rev, err := c.encodeRevision(m.Revision)
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(wire{m.Schema, m.ID, m.Instance, rev, m.Parameter})
+	head, err := json.Marshal(struct {
+		Schema   int    `json:"schema"`
+		ID       string `json:"id"`
+		Instance string `json:"instance,omitempty"`
+	}{m.Schema, m.ID, m.Instance})
+	if err != nil {
+		return nil, fmt.Errorf("encode a message: %w", err)
+	}
+	parameter, err := json.Marshal(m.Parameter)
+	if err != nil {
+		return nil, fmt.Errorf("encode a message: %w", err)
+	}
+	return slices.Concat(head[:len(head)-1], []byte(`,"revision":`), rev, []byte(`,"parameter":`), parameter, []byte(`}`)), nil
 }
 
 func (c *codec) encodeRevision(r *faena.Revision) (json.RawMessage, error) {
@@ -52,16 +60,24 @@ func (c *codec) encodeRevision(r *faena.Revision) (json.RawMessage, error) {
 		return nil, fmt.Errorf("encode a revision: %w", err)
 	}
 	c.mu.Lock()
-	if len(c.encoded) >= codecSize {
+	defer c.mu.Unlock()
+	if c.encodedBytes += len(raw); c.encodedBytes > codecBytes {
 		clear(c.encoded)
+		c.encodedBytes = len(raw)
 	}
 	c.encoded[r] = raw
-	c.mu.Unlock()
 	return raw, nil
 }
 
+// decode reads faena.Message. The revision is shared with other messages that carry the same.
 func (c *codec) decode(p []byte) (*faena.Message, error) {
-	var w wire
+	var w struct {
+		Schema    int             `json:"schema"`
+		ID        string          `json:"id"`
+		Instance  string          `json:"instance"`
+		Revision  json.RawMessage `json:"revision"`
+		Parameter faena.Blob      `json:"parameter"`
+	}
 	if err := json.Unmarshal(p, &w); err != nil {
 		return nil, fmt.Errorf("decode a message: %w", err)
 	}
@@ -90,11 +106,15 @@ func (c *codec) decodeRevision(raw json.RawMessage) (*faena.Revision, error) {
 		return nil, fmt.Errorf("decode a revision: %w", err)
 	}
 	c.mu.Lock()
-	if len(c.decoded) >= codecSize {
+	defer c.mu.Unlock()
+	if other, ok := c.decoded[string(raw)]; ok {
+		return other, nil // the same address for all
+	}
+	if c.decodedBytes += len(raw); c.decodedBytes > codecBytes {
 		clear(c.decoded)
+		c.decodedBytes = len(raw)
 	}
 	c.decoded[string(raw)] = rev
-	c.mu.Unlock()
 	return rev, nil
 }
 

@@ -14,7 +14,7 @@ import (
 // duplicateWindow is how long the server remembers a Nats-Msg-Id.
 const duplicateWindow = 2 * time.Minute
 
-// objectTTL removes what its record's removal has left behind.
+// objectTTL is the default age at which an object is removed that its record's removal has left behind.
 const objectTTL = 8 * 24 * time.Hour
 
 // Declare makes every stream, bucket and consumer of the groups, or brings them up to date. It may be called at every
@@ -34,43 +34,68 @@ func (b *Bus) Declare(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.setClock(ctx)
+	return b.readClock(ctx)
 }
 
 func (b *Bus) declareGroup(ctx context.Context, group string) error {
-	queue := jetstream.StreamConfig{
-		Name: queueStream(group), Subjects: []string{queueSubjects(group)}, Retention: jetstream.WorkQueuePolicy,
-		Storage: jetstream.FileStorage, Replicas: b.o.Replicas, Discard: jetstream.DiscardNew, DiscardNewPerSubject: true,
-		MaxMsgsPerSubject: 1, MaxMsgSize: maxPayload, MaxBytes: b.queueBytes(), Duplicates: duplicateWindow,
-	}
-	// No MaxBytes: a full bucket would block every settle. The soft limit is looked after by the APIs (see Fill).
-	records := b.bucket(recordsBucket(group), jetstream.StreamConfig{})
-	for _, cfg := range []jetstream.StreamConfig{queue, records} {
+	for _, cfg := range []jetstream.StreamConfig{b.queueConfig(group), b.recordsConfig(group), b.objectsConfig(group)} {
 		if err := b.declareStream(ctx, cfg); err != nil {
 			return err
 		}
 	}
-	if _, err := b.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
-		Bucket: objectsBucket(group), TTL: objectTTL, MaxBytes: b.objectBytes(), Storage: jetstream.FileStorage, Replicas: b.o.Replicas,
-	}); err != nil {
-		return fmt.Errorf("declare the object store of group %s: %w", group, err)
+	for _, c := range []struct {
+		stream string
+		config jetstream.ConsumerConfig
+	}{
+		{queueStream(group), jetstream.ConsumerConfig{Durable: workersConsumer, FilterSubject: queueSubjects(group),
+			AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.o.AckWait, MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: 8192,
+			MaxRequestBatch: 1}},
+		{recordsStream(group), jetstream.ConsumerConfig{Durable: recorderConsumer, FilterSubject: recordSubjects(group),
+			AckPolicy: jetstream.AckExplicitPolicy, AckWait: recorderAckWait, MaxDeliver: -1, MaxAckPending: -1}},
+	} {
+		if _, err := b.js.CreateOrUpdateConsumer(ctx, c.stream, c.config); err != nil {
+			return fmt.Errorf("declare consumer %s of group %s: %w", c.config.Durable, group, err)
+		}
 	}
-	workers := jetstream.ConsumerConfig{Durable: workersConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.o.AckWait,
-		MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: 8192, MaxRequestBatch: 1}
-	if _, err := b.js.CreateOrUpdateConsumer(ctx, queue.Name, workers); err != nil {
-		return fmt.Errorf("declare consumer %s of group %s: %w", workersConsumer, group, err)
+	if err := b.anchorQueue(ctx, group); err != nil && !errors.Is(err, faena.ErrSlotTaken) { // another has been faster
+		return fmt.Errorf("anchor the queue of group %s: %w", group, err)
 	}
-	recorder := jetstream.ConsumerConfig{Durable: recorderConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: recorderAckWait,
-		MaxDeliver: -1, MaxAckPending: 4096}
-	if _, err := b.js.CreateOrUpdateConsumer(ctx, records.Name, recorder); err != nil {
-		return fmt.Errorf("declare consumer %s of group %s: %w", recorderConsumer, group, err)
+	if err := b.anchorRecords(ctx, group); err != nil {
+		return fmt.Errorf("anchor the records of group %s: %w", group, err)
 	}
 	return nil
 }
 
-// queueBytes and objectBytes share out what the servers may keep; the rest is for the live records.
-func (b *Bus) queueBytes() int64  { return b.o.MaxStore / 4 }
-func (b *Bus) objectBytes() int64 { return b.o.MaxStore / 2 }
+// queueConfig is the stream of a group's activations: one message for each slot in use, and a message stays until it is
+// acknowledged. What is refused is refused at once.
+func (b *Bus) queueConfig(group string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: queueStream(group), Subjects: []string{queueSubjects(group), queueAnchor(group)},
+		Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: b.o.Replicas,
+		Discard: jetstream.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1, MaxMsgSize: maxPayload,
+		MaxBytes: b.o.queueBytes(), Duplicates: duplicateWindow,
+	}
+}
+
+// recordsConfig is the bucket of a group's live records. It has no MaxBytes: a full bucket would block every settle. The soft
+// limit is looked after by the APIs (see Fill).
+func (b *Bus) recordsConfig(group string) jetstream.StreamConfig {
+	return b.bucket(recordsBucket(group), jetstream.StreamConfig{})
+}
+
+// objectsConfig is the stream of a group's object store.
+func (b *Bus) objectsConfig(group string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: objectsStream(group), Subjects: objectsSubjects(group), Storage: jetstream.FileStorage, Replicas: b.o.Replicas,
+		Discard: jetstream.DiscardNew, AllowRollup: true, AllowDirect: false, MaxAge: b.o.ObjectTTL,
+		MaxBytes: b.o.objectBytes(), Duplicates: min(duplicateWindow, b.o.ObjectTTL),
+	}
+}
+
+// The shares of what the servers may keep; what the users' counters take is little.
+func (o Options) queueBytes() int64  { return o.MaxStore / 4 / int64(len(o.Groups)) }
+func (o Options) objectBytes() int64 { return o.MaxStore / 2 / int64(len(o.Groups)) }
+func (o Options) recordBytes() int64 { return o.MaxStore / 4 / int64(len(o.Groups)) }
 
 // bucket is the stream of a bucket, as a client of NATS's key-value store expects it, but for direct gets: those may
 // answer with an older value than the last that was acknowledged.

@@ -18,6 +18,8 @@ const (
 	pullFor = 5 * time.Second
 	// pullLost is how much later the server's word that a pull has expired may come; after that the pull counts as lost.
 	pullLost = 2 * time.Second
+	// closeFor bounds the wait of Close.
+	closeFor = 2 * time.Second
 	// pullAgain is how long a place waits after the server has refused a pull.
 	pullAgain = 100 * time.Millisecond
 )
@@ -33,7 +35,8 @@ type Deliveries struct {
 	pull    string // subject of a pull
 	inbox   string
 	sub     *nats.Subscription
-	stopped func() // forgets the reconnect callback
+	ended   <-chan struct{} // closed when the last message has been taken or handed back
+	stopped func()          // forgets the reconnect callback
 	body    []byte
 
 	mu      sync.Mutex
@@ -43,7 +46,7 @@ type Deliveries struct {
 	closed  bool
 }
 
-// Deliveries opens the consumer of a group. Close hands back what comes afterwards.
+// Deliveries opens the consumer of a group.
 func (b *Bus) Deliveries(group string) (*Deliveries, error) {
 	d := &Deliveries{b: b, pull: pullSubject(queueStream(group), workersConsumer), inbox: b.nc.NewInbox(),
 		body: []byte(`{"batch":1,"expires":` + strconv.FormatInt(int64(pullFor), 10) + `}`)}
@@ -51,12 +54,13 @@ func (b *Bus) Deliveries(group string) (*Deliveries, error) {
 	if d.sub, err = b.nc.Subscribe(d.inbox, d.arrived); err != nil {
 		return nil, fmt.Errorf("subscribe to the queue of group %s: %w", group, err)
 	}
+	d.ended = b.own(d.sub)
 	d.timer = time.AfterFunc(time.Hour, d.expired)
 	d.stopped = b.OnReconnect(d.lostAll)
 	return d, nil
 }
 
-// Close ends every Next and hands back what still arrives.
+// Close ends every Next, and waits for at most closeFor until what was on its way has been handed back.
 func (d *Deliveries) Close() error {
 	d.stopped()
 	d.mu.Lock()
@@ -67,11 +71,20 @@ func (d *Deliveries) Close() error {
 	d.waiting = nil
 	d.timer.Stop()
 	d.mu.Unlock()
-	// What arrives after this is redelivered when its AckWait is over.
-	if err := d.sub.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+	// The server gives nothing more to an inbox without a subscription; what it has sent before comes in the meantime.
+	err := d.sub.Drain()
+	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrBadSubscription) {
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("unsubscribe from the queue: %w", err)
 	}
-	return nil
+	select {
+	case <-d.ended:
+		return nil
+	case <-time.After(closeFor):
+		return errors.New("unsubscribe from the queue: the server does not answer")
+	}
 }
 
 // Next waits for one message until ctx ends. What it was given in that moment it returns.
@@ -127,7 +140,7 @@ func (d *Deliveries) arrived(m *nats.Msg) {
 	if len(d.pulls) > 0 {
 		d.pulls = d.pulls[1:]
 	}
-	if status := m.Header.Get("Status"); status != "" && len(m.Data) == 0 {
+	if status := m.Header.Get(headerStatus); status != "" && len(m.Data) == 0 {
 		switch status {
 		case "404", "408": // it has expired
 			d.fill()

@@ -1,21 +1,25 @@
 package natsbus
 
 import (
+	"encoding/base64"
 	"strconv"
 	"strings"
 
 	"faena.dev/faena/internal/faena"
 )
 
-// The names of everything in NATS (design section 3). No other file puts one together.
+// The names of everything in NATS (design section 3). No other file puts one together. Users, groups and functions are
+// valid tokens of a subject, and so are activation ids (package faena).
 //
-//	ACTIVATIONS-<group>        stream of Activations.<group>.<user>.<slot>, consumer workers
-//	activations-<group>        bucket, key <user>.<id>, consumer recorder
+//	ACTIVATIONS-<group>        stream of Activations.<group>.<user>.<slot>, and Activations.<group>.anchor
+//	                           consumer workers: Activations.<group>.*.*
+//	activations-<group>        bucket, key <user>.<id>, and the key anchor; consumer recorder: keys *.*
 //	objects-<group>            object store: in.<id>, out.<id>.<attempt>, log.<id>.<attempt>
 //	users                      bucket, key <user>.activations.active, .completed, .failed
 //	workers                    bucket, key <group>.<worker id>
 //	Completed.<instance>.<group>, Cancel.<group>.<id>, Logs.<group>.<user>.<id>, LogTail.<group>.<id>,
 //	Changed.<kind>.<user>.<name>   core subjects
+//	_INBOX.<daemon>.<random>   where answers to one connection go
 const (
 	workersConsumer  = "workers"
 	recorderConsumer = "recorder"
@@ -23,24 +27,33 @@ const (
 	usersBucket   = "users"
 	workersBucket = "workers"
 
+	// anchor is the last token of what keeps a stream's newest file from running empty; see anchors.
+	anchor = "anchor"
+
 	// headerMsgID is the id by which the server drops a second copy.
 	headerMsgID = "Nats-Msg-Id"
 	// headerExpected is the sequence that the last message of the subject must have: compare-and-set.
 	headerExpected = "Nats-Expected-Last-Subject-Sequence"
+	// headerRollup with the value "sub" makes a message replace all others of its subject.
+	headerRollup = "Nats-Rollup"
+	// headerStatus is set on what the server itself says to who pulls.
+	headerStatus = "Status"
 	// headerOffset is where a piece of a log begins, in decimal.
 	headerOffset = "Faena-Offset"
+
+	// changedSubjects is every Changed.<kind>.<user>.<name>.
+	changedSubjects = "Changed.*.*.*"
+	// accountInfo asks what JetStream keeps altogether.
+	accountInfo = "$JS.API.INFO"
 )
 
-func queueStream(group string) string         { return "ACTIVATIONS-" + group }
-func queueSubjects(group string) string       { return "Activations." + group + ".*.*" }
-func userSubjects(group, user string) string  { return "Activations." + group + "." + user + ".*" }
-func recordsBucket(group string) string       { return "activations-" + group }
-func objectsBucket(group string) string       { return "objects-" + group }
-func bucketStream(bucket string) string       { return "KV_" + bucket }
-func bucketSubjects(bucket string) string     { return "$KV." + bucket + ".>" }
-func bucketSubject(bucket, key string) string { return "$KV." + bucket + "." + key }
-func objectsStream(group string) string       { return "OBJ_" + objectsBucket(group) }
+// The queue of a group.
+func queueStream(group string) string        { return "ACTIVATIONS-" + group }
+func queueSubjects(group string) string      { return "Activations." + group + ".*.*" }
+func userSubjects(group, user string) string { return "Activations." + group + "." + user + ".*" }
+func queueAnchor(group string) string        { return "Activations." + group + "." + anchor }
 
+// slotSubject is where the message stands that uses a user's slot.
 func slotSubject(group, user string, slot int) string {
 	return "Activations." + group + "." + user + "." + strconv.Itoa(slot)
 }
@@ -55,16 +68,36 @@ func slotOf(subject string) (user string, slot int, ok bool) {
 	return parts[2], slot, err == nil && slot >= 0
 }
 
+// Buckets are streams as a client of NATS's key-value store expects them.
+func bucketStream(bucket string) string       { return "KV_" + bucket }
+func bucketSubjects(bucket string) string     { return "$KV." + bucket + ".>" }
+func bucketSubject(bucket, key string) string { return "$KV." + bucket + "." + key }
+
+// The bucket of a group's live records.
+func recordsBucket(group string) string   { return "activations-" + group }
+func recordsStream(group string) string   { return bucketStream(recordsBucket(group)) }
+func recordSubjects(group string) string  { return bucketSubject(recordsBucket(group), "*.*") }
+func recordsOf(group, user string) string { return bucketSubject(recordsBucket(group), user+".*") }
+func recordsAnchor(group string) string   { return bucketSubject(recordsBucket(group), anchor) }
 func recordSubject(group, user, id string) string {
 	return bucketSubject(recordsBucket(group), user+"."+id)
 }
 
-func recordsOf(group, user string) string { return bucketSubject(recordsBucket(group), user+".*") }
-
-func workerSubject(group, id string) string { return bucketSubject(workersBucket, group+"."+id) }
-
+func workerSubject(group, id string) string      { return bucketSubject(workersBucket, group+"."+id) }
 func counterSubject(user, counter string) string { return bucketSubject(usersBucket, user+"."+counter) }
 
+// Objects are kept as a client of NATS's object store expects them: one message of meta, the data in chunks.
+func objectsBucket(group string) string { return "objects-" + group }
+func objectsStream(group string) string { return "OBJ_" + objectsBucket(group) }
+func objectsSubjects(group string) []string {
+	return []string{"$O." + objectsBucket(group) + ".C.>", "$O." + objectsBucket(group) + ".M.>"}
+}
+func objectSubject(group, name string) string {
+	return "$O." + objectsBucket(group) + ".M." + base64.URLEncoding.EncodeToString([]byte(name))
+}
+func chunksSubject(group, put string) string { return "$O." + objectsBucket(group) + ".C." + put }
+
+// The hints between daemons.
 func completedSubject(instance, group string) string { return "Completed." + instance + "." + group }
 func completedSubjects(instance string) string       { return "Completed." + instance + ".*" }
 func cancelSubject(group, id string) string          { return "Cancel." + group + "." + id }
@@ -76,9 +109,30 @@ func changedSubject(kind, user, name string) string {
 	return "Changed." + kind + "." + user + "." + name
 }
 
-const changedSubjects = "Changed.*.*.*"
+// changeOf reads a subject of Changed.
+func changeOf(subject string) (kind, user, name string, ok bool) {
+	p := strings.Split(subject, ".")
+	if len(p) != 4 {
+		return "", "", "", false
+	}
+	return p[1], p[2], p[3], true
+}
 
 func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
+
+// inboxPrefix is where answers to a daemon go: a prefix of its own, which permissions can name.
+func inboxPrefix(daemon string) string {
+	token := strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r == '-' || r == '_' {
+			return r
+		}
+		return '-'
+	}, daemon)
+	if token == "" {
+		token = "faena"
+	}
+	return "_INBOX." + token
+}
 
 // messageID is the Nats-Msg-Id of an activation's n-th publication.
 func messageID(id string, n int) string { return id + "." + strconv.Itoa(n) }
@@ -89,6 +143,7 @@ func activationOf(messageID string) (id string, ok bool) {
 	return id, ok && faena.ValidActivationID(id)
 }
 
+// JetStream's own subjects. verb is for example STREAM.INFO.
 func api(verb, stream string) string { return "$JS.API." + verb + "." + stream }
 
 func pullSubject(stream, consumer string) string {

@@ -1,80 +1,151 @@
 package natsbus
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 
 	"faena.dev/faena/internal/faena"
 )
+
+// chunkBytes is how much of an object one message holds.
+const chunkBytes = 256 << 10
+
+// objectInfo is the meta of an object, as clients of NATS's object store write and read it. We write objects
+// ourselves: nats.go sends the meta together with the chunks, so that an object which does not fit leaves a meta without
+// chunks, and a reader that waits for them.
+type objectInfo struct {
+	Name    string `json:"name"`
+	Bucket  string `json:"bucket"`
+	NUID    string `json:"nuid"` // of this put: its chunks have a subject of their own
+	Size    int    `json:"size"`
+	Chunks  int    `json:"chunks"`
+	Digest  string `json:"digest"`
+	Deleted bool   `json:"deleted,omitempty"`
+	Options struct {
+		MaxChunkSize int `json:"max_chunk_size"`
+	} `json:"options"`
+}
 
 // PutObject stores what is too large for a message or record; a second one of the name replaces the first.
 // faena.ErrFull where the store has reached its bytes: nothing is kept then.
 func (b *Bus) PutObject(ctx context.Context, group, name string, data []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, listFor)
 	defer cancel()
-	store, err := b.objectStore(ctx, group)
+	old, existed, err := b.objectInfo(ctx, group, name)
+	if err != nil {
+		return fmt.Errorf("store object %s: %w", name, outcome(err))
+	}
+	info := objectInfo{Name: name, Bucket: objectsBucket(group), NUID: rand.Text(), Size: len(data), Digest: digestOf(data)}
+	info.Options.MaxChunkSize = chunkBytes
+	if info.Chunks, err = b.putChunks(ctx, chunksSubject(group, info.NUID), data); err == nil {
+		err = b.putMeta(ctx, group, &info)
+	}
+	if err != nil {
+		// Where even this fails the chunks go by their age: without a meta nobody sees them.
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), tryFor)
+		defer cancel()
+		err = errors.Join(err, b.purge(clean, objectsStream(group), chunksSubject(group, info.NUID)))
+		return fmt.Errorf("store object %s: %w", name, err)
+	}
+	if existed {
+		if err := b.purge(ctx, objectsStream(group), chunksSubject(group, old.NUID)); err != nil {
+			b.log.Warn("what an object has replaced stays until it is too old", "object", name, "error", err)
+		}
+	}
+	return nil
+}
+
+// putChunks stores the data in order, one chunk after the other: the sequence is the order.
+func (b *Bus) putChunks(ctx context.Context, subject string, data []byte) (n int, err error) {
+	for chunk := range slices.Chunk(data, chunkBytes) {
+		if _, err := b.store(ctx, &nats.Msg{Subject: subject, Data: chunk}); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// putMeta makes the object visible.
+func (b *Bus) putMeta(ctx context.Context, group string, info *objectInfo) error {
+	meta, err := json.Marshal(info)
 	if err != nil {
 		return err
 	}
-	if _, err := store.PutBytes(ctx, name, data); err != nil {
-		if e, ok := errors.AsType[jetstream.JetStreamError](err); ok && e.APIError() != nil {
-			api := e.APIError()
-			err = outcome(&apiError{Code: api.Code, ErrorCode: int(api.ErrorCode), Description: api.Description})
-		}
-		return fmt.Errorf("store object %s: %w", name, err)
-	}
-	return nil
+	_, err = b.store(ctx, &nats.Msg{Subject: objectSubject(group, info.Name), Data: meta, Header: nats.Header{headerRollup: {"sub"}}})
+	return err
 }
 
 // Object reads one; KindNotFound where it is absent.
 func (b *Bus) Object(ctx context.Context, group, name string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, listFor)
 	defer cancel()
-	store, err := b.objectStore(ctx, group)
-	if err != nil {
-		return nil, err
-	}
-	data, err := store.GetBytes(ctx, name)
-	if errors.Is(err, jetstream.ErrObjectNotFound) {
-		return nil, faena.NotFound("object", name)
-	}
+	info, ok, err := b.objectInfo(ctx, group, name)
 	if err != nil {
 		return nil, fmt.Errorf("read object %s: %w", name, err)
 	}
-	return data, nil
+	if !ok {
+		return nil, faena.NotFound("object", name)
+	}
+	var data bytes.Buffer
+	data.Grow(info.Size)
+	seq := uint64(1)
+	for range info.Chunks {
+		m, ok, err := b.after(ctx, objectsStream(group), chunksSubject(group, info.NUID), seq)
+		if err != nil {
+			return nil, fmt.Errorf("read object %s: %w", name, err)
+		}
+		if !ok { // removed or replaced while it was read
+			return nil, faena.NotFound("object", name)
+		}
+		data.Write(m.Data)
+		seq = m.Sequence + 1
+	}
+	if got := digestOf(data.Bytes()); got != info.Digest {
+		return nil, fmt.Errorf("read object %s: it is damaged: its digest is %s, not %s", name, got, info.Digest)
+	}
+	return data.Bytes(), nil
 }
 
-// DeleteObject removes one; one that is absent is no error.
+// DeleteObject removes one without a trace; one that is absent is no error.
 func (b *Bus) DeleteObject(ctx context.Context, group, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, listFor)
 	defer cancel()
-	store, err := b.objectStore(ctx, group)
-	if err != nil {
+	info, ok, err := b.objectInfo(ctx, group, name)
+	if err != nil || !ok {
 		return err
 	}
-	if err := store.Delete(ctx, name); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
-		return fmt.Errorf("delete object %s: %w", name, err)
+	// In this order: one that is cut short can be repeated.
+	for _, subject := range []string{chunksSubject(group, info.NUID), objectSubject(group, name)} {
+		if err := b.purge(ctx, objectsStream(group), subject); err != nil {
+			return fmt.Errorf("delete object %s: %w", name, err)
+		}
 	}
 	return nil
 }
 
-// objectStore looks a group's store up once.
-func (b *Bus) objectStore(ctx context.Context, group string) (jetstream.ObjectStore, error) {
-	b.mu.Lock()
-	store := b.objects[group]
-	b.mu.Unlock()
-	if store != nil {
-		return store, nil
+// objectInfo reads an object's meta from the leader; ok is false where there is none.
+func (b *Bus) objectInfo(ctx context.Context, group, name string) (info objectInfo, ok bool, err error) {
+	m, ok, err := b.last(ctx, objectsStream(group), objectSubject(group, name))
+	if err != nil || !ok {
+		return objectInfo{}, false, err
 	}
-	store, err := b.js.ObjectStore(ctx, objectsBucket(group))
-	if err != nil {
-		return nil, fmt.Errorf("open the object store of group %s: %w", group, err)
+	if err := json.Unmarshal(m.Data, &info); err != nil {
+		return objectInfo{}, false, fmt.Errorf("decode the meta of object %s: %w", name, err)
 	}
-	b.mu.Lock()
-	b.objects[group] = store
-	b.mu.Unlock()
-	return store, nil
+	return info, !info.Deleted, nil
+}
+
+func digestOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return "SHA-256=" + base64.URLEncoding.EncodeToString(sum[:])
 }

@@ -1,12 +1,15 @@
 package natsbus
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
 
 	"faena.dev/faena/internal/faena"
 )
@@ -28,25 +31,36 @@ func (b *Bus) RemoveHeartbeat(ctx context.Context, group, id string) error {
 	return b.purge(ctx, bucketStream(workersBucket), workerSubject(group, id))
 }
 
-// Workers lists the workers whose heartbeat has not expired, of all groups. One of a version that cannot be read is
-// left out.
+// Workers lists the workers whose heartbeat has not expired, of all groups, by group and id. One of a version that
+// cannot be read is left out.
 func (b *Bus) Workers(ctx context.Context) ([]faena.Worker, error) {
 	stream := bucketStream(workersBucket)
 	subjects, err := b.subjects(ctx, stream, bucketSubjects(workersBucket))
 	if err != nil {
 		return nil, err
 	}
-	out := make([]faena.Worker, 0, len(subjects))
+	found := make(chan faena.Worker, len(subjects))
+	var reads errgroup.Group
+	reads.SetLimit(parallel)
 	for subject := range subjects {
-		m, ok, err := b.last(ctx, stream, subject)
-		if err != nil {
-			return nil, fmt.Errorf("read the heartbeats: %w", err)
-		}
-		var w faena.Worker
-		if ok && json.Unmarshal(m.Data, &w) == nil && checkSchema(w.Schema) == nil {
-			out = append(out, w)
-		}
+		reads.Go(func() error {
+			m, ok, err := b.last(ctx, stream, subject)
+			var w faena.Worker
+			if err == nil && ok && json.Unmarshal(m.Data, &w) == nil && checkSchema(w.Schema) == nil {
+				found <- w
+			}
+			return err
+		})
 	}
+	if err := reads.Wait(); err != nil {
+		return nil, fmt.Errorf("read the heartbeats: %w", err)
+	}
+	close(found)
+	out := make([]faena.Worker, 0, len(subjects))
+	for w := range found {
+		out = append(out, w)
+	}
+	slices.SortFunc(out, func(a, b faena.Worker) int { return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.ID, b.ID)) })
 	return out, nil
 }
 

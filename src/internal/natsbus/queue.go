@@ -3,7 +3,6 @@ package natsbus
 import (
 	"context"
 	"fmt"
-	"math"
 
 	"github.com/nats-io/nats.go"
 
@@ -18,6 +17,7 @@ func (b *Bus) Publish(ctx context.Context, user, group string, slot, publication
 	if err != nil {
 		return 0, false, fmt.Errorf("publish activation %s: %w", m.ID, err)
 	}
+	b.anchors.queued(group, len(data))
 	ack, err := b.store(ctx, &nats.Msg{Subject: slotSubject(group, user, slot), Data: data,
 		Header: nats.Header{headerMsgID: {messageID(m.ID, publication)}}})
 	if err != nil {
@@ -91,56 +91,66 @@ func (b *Bus) DeleteMessage(ctx context.Context, group string, seq uint64) error
 func (b *Bus) Fill(ctx context.Context, group string) (fraction float64, what string, records uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, listFor)
 	defer cancel()
-	more := func(name string, used uint64, of int64) {
-		if f := float64(used) / float64(of); f > fraction {
-			fraction, what = f, name
-		}
-	}
-	queue, err := b.state(ctx, queueStream(group))
+	queue, err := b.state(ctx, queueStream(group), "")
 	if err != nil {
 		return 0, "", 0, err
 	}
-	live, err := b.state(ctx, bucketStream(recordsBucket(group)))
+	live, err := b.state(ctx, recordsStream(group), recordsAnchor(group))
 	if err != nil {
 		return 0, "", 0, err
 	}
-	objects, err := b.state(ctx, objectsStream(group))
+	objects, err := b.state(ctx, objectsStream(group), "")
 	if err != nil {
 		return 0, "", 0, err
 	}
 	var account struct {
 		Storage uint64 `json:"storage"`
 	}
-	if err := b.ask(ctx, "$JS.API.INFO", nil, &account); err != nil {
+	if err := b.ask(ctx, accountInfo, nil, &account); err != nil {
 		return 0, "", 0, fmt.Errorf("ask for the storage in use: %w", err)
 	}
-	what = "the queue of group " + group
-	more(what, queue.Bytes, b.queueBytes())
-	more("the object store of group "+group, objects.Bytes, b.objectBytes())
-	more("the servers' store", account.Storage, b.o.MaxStore)
+	for _, store := range []struct {
+		name string
+		used uint64
+		of   int64
+	}{
+		{"the queue of group " + group, queue.Bytes, b.o.queueBytes()},
+		{"the bucket of live records of group " + group, live.Bytes, b.o.recordBytes()},
+		{"the object store of group " + group, objects.Bytes, b.o.objectBytes()},
+		{"the servers' store", account.Storage, b.o.MaxStore},
+	} {
+		if f := float64(store.used) / float64(store.of); what == "" || f > fraction {
+			fraction, what = f, store.name
+		}
+	}
 	return fraction, what, live.Messages, nil
 }
 
 // QueueDepth is how many activations of a group are queued or running.
 func (b *Bus) QueueDepth(ctx context.Context, group string) (uint64, error) {
-	s, err := b.state(ctx, queueStream(group))
+	s, err := b.state(ctx, queueStream(group), queueAnchor(group))
 	return s.Messages, err
 }
 
 type streamState struct {
-	Messages uint64 `json:"messages"`
-	Bytes    uint64 `json:"bytes"`
+	Messages uint64            `json:"messages"`
+	Bytes    uint64            `json:"bytes"`
+	Subjects map[string]uint64 `json:"subjects"`
 }
 
-func (b *Bus) state(ctx context.Context, stream string) (streamState, error) {
+// state tells what a stream holds, messages of the subject without left out.
+func (b *Bus) state(ctx context.Context, stream, without string) (streamState, error) {
 	ctx, cancel := context.WithTimeout(ctx, listFor)
 	defer cancel()
+	in := struct {
+		Filter string `json:"subjects_filter,omitempty"`
+	}{without}
 	var info struct {
 		State streamState `json:"state"`
 	}
-	if err := b.ask(ctx, api("STREAM.INFO", stream), nil, &info); err != nil {
+	if err := b.ask(ctx, api("STREAM.INFO", stream), in, &info); err != nil {
 		return streamState{}, fmt.Errorf("look at stream %s: %w", stream, err)
 	}
-	info.State.Bytes = min(info.State.Bytes, math.MaxInt64)
+	info.State.Messages -= info.State.Subjects[without]
 	return info.State, nil
 }

@@ -19,13 +19,16 @@ const (
 	// recorderPause is how long records stay away that could not be recorded; it doubles up to recorderLongPause.
 	recorderPause     = 500 * time.Millisecond
 	recorderLongPause = 15 * time.Second
+	// unreadablePause is how long a record of another version stays away.
+	unreadablePause = 5 * time.Minute
 )
 
-// Terminal hands terminal records of a group to fn, in batches of at most batch that are gathered for at most wait, and
-// purges those that fn has taken, until ctx ends. At least once: what fn was given comes again where it failed, or where
-// this process ends before the purge. All APIs share one consumer.
+// Terminal hands terminal records of a group to fn, in batches of at most batch that are gathered for wait, and purges
+// those that fn has taken, until ctx ends. At least once: what fn was given comes again where it failed, or where this
+// process ends before the purge. All APIs share one consumer. A record that cannot be decoded stays in the bucket: an
+// error is logged once, and one of another version is offered again every unreadablePause, for an API that reads it.
 func (b *Bus) Terminal(ctx context.Context, group string, batch int, wait time.Duration, fn func(context.Context, []faena.Record) error) error {
-	consumer, err := b.js.Consumer(ctx, bucketStream(recordsBucket(group)), recorderConsumer)
+	consumer, err := b.js.Consumer(ctx, recordsStream(group), recorderConsumer)
 	if err != nil {
 		return fmt.Errorf("record group %s: %w", group, err)
 	}
@@ -61,31 +64,56 @@ type ended struct {
 	record *faena.Record
 }
 
+// batch waits until there is something, gathers for as long as wait, and then takes what there is, once or, while the
+// bucket gives full batches, again and again. Versions of a record that are superseded while it gathers are never sent.
 func (r *recorder) batch(ctx context.Context, consumer jetstream.Consumer, size int, wait time.Duration) error {
 	first, err := consumer.Next(jetstream.FetchContext(ctx))
 	switch {
 	case ctx.Err() != nil:
+		if err == nil {
+			r.answer(first.Nak())
+		}
 		return nil
 	case errors.Is(err, nats.ErrTimeout), errors.Is(err, jetstream.ErrNoMessages):
 		return nil
 	case err != nil:
 		return fmt.Errorf("fetch records: %w", err)
 	}
-	done := r.take(nil, first)
-	more, err := consumer.Fetch(size-1, jetstream.FetchMaxWait(wait))
-	if err == nil {
-		for m := range more.Messages() {
-			done = r.take(done, m)
-		}
-		err = more.Error()
-	}
-	if err != nil && !errors.Is(err, nats.ErrTimeout) {
-		r.b.log.Debug("a batch of records was cut short", "group", r.group, "error", err) // what came is recorded
-	}
-	if len(done) == 0 {
+	select {
+	case <-ctx.Done():
+		r.answer(first.Nak())
 		return nil
+	case <-time.After(wait):
 	}
-	return r.record(ctx, done)
+	for done := r.take(nil, first); ; done = nil {
+		done, full, err := r.fetch(done, consumer, size)
+		if err != nil {
+			r.b.log.Debug("a batch of records was cut short", "group", r.group, "error", err) // what came is recorded
+		}
+		if len(done) > 0 {
+			if err := r.record(ctx, done); err != nil {
+				return err
+			}
+		}
+		if !full || ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// fetch adds what there is, up to size; full says that there may be more.
+func (r *recorder) fetch(done []ended, consumer jetstream.Consumer, size int) (_ []ended, full bool, err error) {
+	want := max(size-len(done), 1)
+	batch, err := consumer.FetchNoWait(want)
+	if err != nil {
+		return done, false, err
+	}
+	got := 0
+	for m := range batch.Messages() {
+		got++
+		done = r.take(done, m)
+	}
+	return done, got == want, batch.Error()
 }
 
 // take adds a message of a terminal record. A live record's message is acknowledged: its next version is another one.
@@ -93,7 +121,8 @@ func (r *recorder) take(done []ended, m jetstream.Msg) []ended {
 	rec, err := decodeRecord(m.Data())
 	switch {
 	case err != nil && errors.Is(err, faena.ErrSchema):
-		r.answer(m.NakWithDelay(recorderLongPause)) // for an API of another version
+		r.b.log.Error("a record of another version stays in the bucket", "subject", m.Subject(), "error", err)
+		r.answer(m.NakWithDelay(unreadablePause))
 	case err != nil:
 		r.b.log.Error("a record that cannot be read stays in the bucket", "subject", m.Subject(), "error", err)
 		r.answer(m.Term())
@@ -128,7 +157,7 @@ func (r *recorder) record(ctx context.Context, done []ended) error {
 	purges.SetLimit(parallel)
 	for _, d := range done {
 		purges.Go(func() error {
-			if err := r.b.purge(ctx, bucketStream(recordsBucket(r.group)), d.msg.Subject()); err != nil {
+			if err := r.b.purge(ctx, recordsStream(r.group), d.msg.Subject()); err != nil {
 				r.answer(d.msg.NakWithDelay(recorderPause))
 				return err
 			}

@@ -15,14 +15,10 @@ import (
 // parallel is how many requests a list or a purge has in flight.
 const parallel = 8
 
-// CreateRecord stores a record that must not exist and returns its revision; KindConflict where it does. faena.ErrRetry
-// and faena.ErrUnknown are outcomes of one try.
+// CreateRecord stores a record that must not exist and returns its revision; KindConflict where another does.
+// faena.ErrRetry and faena.ErrUnknown are outcomes of one try; a second try of the same record finds the first.
 func (b *Bus) CreateRecord(ctx context.Context, r *faena.Record) (uint64, error) {
-	data, err := json.Marshal(r)
-	if err != nil {
-		return 0, fmt.Errorf("encode record %s: %w", r.ID, err)
-	}
-	rev, err := b.storeIf(ctx, recordSubject(r.Group, r.User, r.ID), data, 0)
+	rev, err := b.putRecord(ctx, r, 0)
 	if errors.Is(err, faena.ErrStale) {
 		return 0, &faena.Error{Kind: faena.KindConflict, Reason: "record_exists", Component: faena.ComponentQueue,
 			Message: "There is a record " + r.ID + " already.", Err: err}
@@ -36,33 +32,41 @@ func (b *Bus) CreateRecord(ctx context.Context, r *faena.Record) (uint64, error)
 // UpdateRecord replaces the record at revision rev. faena.ErrStale is a definite mismatch: the leader was asked, and
 // what stands there is not what was to be written. After faena.ErrUnknown it may have been stored.
 func (b *Bus) UpdateRecord(ctx context.Context, r *faena.Record, rev uint64) (uint64, error) {
+	next, err := b.putRecord(ctx, r, rev)
+	if err != nil {
+		return 0, fmt.Errorf("update record %s: %w", r.ID, err)
+	}
+	return next, nil
+}
+
+// putRecord stores a record where the bucket holds revision rev of it, 0 for none.
+func (b *Bus) putRecord(ctx context.Context, r *faena.Record, rev uint64) (uint64, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
-		return 0, fmt.Errorf("encode record %s: %w", r.ID, err)
+		return 0, fmt.Errorf("encode: %w", err)
 	}
+	b.anchors.recorded(r.Group, len(data))
 	subject := recordSubject(r.Group, r.User, r.ID)
 	next, err := b.storeIf(ctx, subject, data, rev)
-	if err == nil {
-		return next, nil
+	if !errors.Is(err, faena.ErrStale) {
+		return next, err
 	}
-	if errors.Is(err, faena.ErrStale) {
-		// After a change of leader the server may say so of a write that is our own.
-		m, ok, readErr := b.last(ctx, bucketStream(recordsBucket(r.Group)), subject)
-		switch {
-		case readErr != nil:
-			err = fmt.Errorf("%w: %w", faena.ErrUnknown, readErr)
-		case ok && m.Sequence != rev && bytes.Equal(m.Data, data):
-			return m.Sequence, nil
-		case ok && m.Sequence == rev:
-			err = fmt.Errorf("%w: refused although nothing has changed", faena.ErrRetry)
-		}
+	// After a change of leader the server may say so of a write that is our own: the leader decides.
+	m, ok, readErr := b.last(ctx, recordsStream(r.Group), subject)
+	switch {
+	case readErr != nil:
+		return 0, fmt.Errorf("%w: %w", faena.ErrUnknown, readErr)
+	case ok && m.Sequence > rev && bytes.Equal(m.Data, data):
+		return m.Sequence, nil
+	case m.Sequence == rev: // nothing, where nothing was expected, too
+		return 0, fmt.Errorf("%w: refused although nothing has changed: %s", faena.ErrRetry, err.Error())
 	}
-	return 0, fmt.Errorf("update record %s: %w", r.ID, err)
+	return 0, err
 }
 
 // Record reads a record from the leader, with its revision; KindNotFound where it is absent.
 func (b *Bus) Record(ctx context.Context, group, user, id string) (*faena.Record, uint64, error) {
-	m, ok, err := b.last(ctx, bucketStream(recordsBucket(group)), recordSubject(group, user, id))
+	m, ok, err := b.last(ctx, recordsStream(group), recordSubject(group, user, id))
 	if err != nil {
 		return nil, 0, fmt.Errorf("read record %s: %w", id, err)
 	}
@@ -78,7 +82,7 @@ func (b *Bus) Record(ctx context.Context, group, user, id string) (*faena.Record
 
 // PurgeRecord removes the key without a marker; one that is absent is no error.
 func (b *Bus) PurgeRecord(ctx context.Context, group, user, id string) error {
-	return b.purge(ctx, bucketStream(recordsBucket(group)), recordSubject(group, user, id))
+	return b.purge(ctx, recordsStream(group), recordSubject(group, user, id))
 }
 
 func (b *Bus) purge(ctx context.Context, stream, subject string) error {
@@ -95,7 +99,7 @@ func (b *Bus) purge(ctx context.Context, stream, subject string) error {
 
 // LiveRecords lists what the bucket holds of a user: live records, and ended ones that are not recorded yet.
 func (b *Bus) LiveRecords(ctx context.Context, group, user string) ([]*faena.Record, error) {
-	stream := bucketStream(recordsBucket(group))
+	stream := recordsStream(group)
 	subjects, err := b.subjects(ctx, stream, recordsOf(group, user))
 	if err != nil {
 		return nil, err

@@ -1,10 +1,13 @@
 package natsbus
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,16 +19,18 @@ import (
 
 // Codes of JetStream's errors that mean something to us.
 const (
-	codeWrongSequence      = 10071 // compare-and-set
-	codeWrongSequenceConst = 10164 // the same, said before the leader has looked
-	codeStoreFailed        = 10077 // "maximum messages per subject exceeded", or "maximum bytes exceeded"
-	codeNoSpace            = 10047 // the server's own store is full
-	codeTryAgain           = 10158
-	codeUnavailable        = 10008
+	codeAccountFull        = 10002 // the account's share is used up
+	codeUnavailable        = 10008 // no leader
+	codeServerFull         = 10023 // max_file_store is used up
 	codeNoMessage          = 10037
-	codeNoStream           = 10059
 	codeSequenceNotFound   = 10043
+	codeStorageFull        = 10047 // what a stream may take is more than there is
 	codeDeleteFailed       = 10057 // no message of that sequence
+	codeNoStream           = 10059
+	codeWrongSequence      = 10071 // compare-and-set
+	codeStoreFailed        = 10077 // "maximum messages per subject exceeded", "maximum bytes exceeded", or another failure
+	codeInProcess          = 10158 // a message with this id is being stored
+	codeWrongSequenceConst = 10164 // compare-and-set, said before the leader has looked
 )
 
 // apiError is what JetStream answers instead.
@@ -56,33 +61,56 @@ func missing(err error) bool {
 		isCode(err, codeDeleteFailed) && strings.Contains(err.Error(), "no message")
 }
 
+// errNotSent says that a request has not left this process.
+var errNotSent = errors.New("not sent")
+
 // outcome gives the failure of one try of a write its meaning.
 func outcome(err error) error {
 	if e, ok := errors.AsType[*apiError](err); ok {
-		switch {
-		case e.ErrorCode == codeStoreFailed && strings.Contains(e.Description, "per subject"):
-			return fmt.Errorf("%w: %w", faena.ErrSlotTaken, err)
-		case e.ErrorCode == codeStoreFailed, e.ErrorCode == codeNoSpace, strings.Contains(e.Description, "maximum bytes"):
-			return fmt.Errorf("%w: %w", faena.ErrFull, err)
-		case e.ErrorCode == codeTryAgain, e.ErrorCode == codeUnavailable, e.Code == 503:
-			return fmt.Errorf("%w: %w", faena.ErrRetry, err)
-		case e.ErrorCode == codeWrongSequence, e.ErrorCode == codeWrongSequenceConst:
-			return fmt.Errorf("%w: %w", faena.ErrStale, err)
+		if kind := e.outcome(); kind != nil {
+			return fmt.Errorf("%w: %w", kind, err)
 		}
 		return err
 	}
 	switch {
-	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionClosed),
+	case errors.Is(err, errNotSent), errors.Is(err, nats.ErrNoResponders), errors.Is(err, nats.ErrReconnectBufExceeded),
 		errors.Is(err, nats.ErrConnectionReconnecting):
 		return fmt.Errorf("%w: %w", faena.ErrRetry, err) // nothing has left, or nobody was there to take it
-	case errors.Is(err, nats.ErrMaxPayload):
-		return err
+	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadSubject):
+		return err // it never will
 	}
 	return fmt.Errorf("%w: %w", faena.ErrUnknown, err)
 }
 
-// try makes one request with the deadline of one try. The caller's own end is not told apart: what was sent was sent.
+// outcome is nil for an error that means nothing to a caller.
+func (e *apiError) outcome() error {
+	switch e.ErrorCode {
+	case codeStoreFailed:
+		switch { // one code for all that a store can say
+		case strings.Contains(e.Description, "per subject"):
+			return faena.ErrSlotTaken
+		case strings.Contains(e.Description, "maximum"), strings.Contains(e.Description, "no space"):
+			return faena.ErrFull
+		}
+		return faena.ErrRetry
+	case codeServerFull, codeStorageFull, codeAccountFull:
+		return faena.ErrFull
+	case codeInProcess, codeUnavailable:
+		return faena.ErrRetry
+	case codeWrongSequence, codeWrongSequenceConst:
+		return faena.ErrStale
+	}
+	if e.Code == 503 {
+		return faena.ErrRetry
+	}
+	return nil
+}
+
+// try makes one request with the deadline of one try.
 func (b *Bus) try(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotSent, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
 	return b.nc.RequestMsgWithContext(ctx, m)
@@ -141,8 +169,6 @@ func (b *Bus) ask(ctx context.Context, subject string, in, out any) error {
 		return fmt.Errorf("read JetStream's answer: %w", err)
 	}
 	if failure.Error != nil {
-		// What else it says (its time, for one) may be of use.
-		_ = json.Unmarshal(answer.Data, out)
 		return failure.Error
 	}
 	return json.Unmarshal(answer.Data, out)
@@ -153,27 +179,46 @@ type stored struct {
 	Subject  string    `json:"subject"`
 	Sequence uint64    `json:"seq"`
 	Header   []byte    `json:"hdrs"`
-	Data     []byte    `json:"data"`
 	Time     time.Time `json:"time"`
+	Data     []byte    `json:"-"`
 }
 
 // last reads the last message of a subject from the stream's leader; ok is false where there is none.
 func (b *Bus) last(ctx context.Context, stream, subject string) (m stored, ok bool, err error) {
+	return b.get(ctx, stream, `{"last_by_subj":"`+subject+`"}`) // names of ours: nothing to escape
+}
+
+// after reads the first message of a subject whose sequence is at least seq, likewise.
+func (b *Bus) after(ctx context.Context, stream, subject string, seq uint64) (m stored, ok bool, err error) {
+	return b.get(ctx, stream, `{"next_by_subj":"`+subject+`","seq":`+strconv.FormatUint(seq, 10)+`}`)
+}
+
+func (b *Bus) get(ctx context.Context, stream, query string) (m stored, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
-	body := make([]byte, 0, len(subject)+20)
-	body = append(body, `{"last_by_subj":"`...)
-	body = append(body, subject...) // names of ours: nothing to escape
-	body = append(body, `"}`...)
-	answer, err := b.nc.RequestWithContext(ctx, api("STREAM.MSG.GET", stream), body)
+	answer, err := b.nc.RequestWithContext(ctx, api("STREAM.MSG.GET", stream), []byte(query))
 	if err != nil {
 		return stored{}, false, err
+	}
+	return readStored(answer.Data)
+}
+
+// readStored reads an answer to a get. The data, which is most of it, is decoded where it stands; the rest is JSON.
+func readStored(answer []byte) (m stored, ok bool, err error) {
+	var encoded []byte
+	const field = `"data":"`
+	if from := bytes.Index(answer, []byte(field)); from >= 0 {
+		from += len(field)
+		if n := bytes.IndexByte(answer[from:], '"'); n >= 0 {
+			encoded = answer[from : from+n]
+			answer = slices.Concat(answer[:from], answer[from+n:])
+		}
 	}
 	var got struct {
 		Message *stored   `json:"message"`
 		Error   *apiError `json:"error"`
 	}
-	if err := json.Unmarshal(answer.Data, &got); err != nil {
+	if err := json.Unmarshal(answer, &got); err != nil {
 		return stored{}, false, fmt.Errorf("read JetStream's answer: %w", err)
 	}
 	switch {
@@ -184,7 +229,14 @@ func (b *Bus) last(ctx context.Context, stream, subject string) (m stored, ok bo
 	case got.Message == nil:
 		return stored{}, false, errors.New("JetStream answered without a message")
 	}
-	return *got.Message, true, nil
+	m = *got.Message
+	m.Data = make([]byte, base64.StdEncoding.DecodedLen(len(encoded)))
+	n, err := base64.StdEncoding.Decode(m.Data, encoded)
+	if err != nil {
+		return stored{}, false, fmt.Errorf("read JetStream's answer: %w", err)
+	}
+	m.Data = m.Data[:n]
+	return m, true, nil
 }
 
 // header returns the first value of a header in a stored message's raw header block.

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -125,20 +125,37 @@ func (b *Bus) PublishChanged(kind, user, name string) error {
 // Changed calls fn for each change that is announced, by this API too, until stop is called.
 func (b *Bus) Changed(fn func(kind, user, name string)) (stop func(), err error) {
 	return b.subscribe(changedSubjects, func(m *nats.Msg) {
-		if p := strings.Split(m.Subject, "."); len(p) == 4 {
-			fn(p[1], p[2], p[3])
+		if kind, user, name, ok := changeOf(m.Subject); ok {
+			fn(kind, user, name)
 		}
 	})
 }
 
+// subscribe calls fn with each message, one after the other, until stop is called. Close waits for the last.
 func (b *Bus) subscribe(subject string, fn nats.MsgHandler) (stop func(), err error) {
 	s, err := b.nc.Subscribe(subject, fn)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
 	}
+	b.own(s)
 	return func() {
 		if err := s.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrBadSubscription) {
 			b.log.Warn("a subscription could not be ended", "subject", subject, "error", err)
 		}
 	}, nil
+}
+
+// own makes Close wait until a subscription's goroutine has ended. The channel is closed then.
+func (b *Bus) own(s *nats.Subscription) <-chan struct{} {
+	ended := make(chan struct{})
+	b.wg.Add(1)
+	end := sync.OnceFunc(func() {
+		close(ended)
+		b.wg.Done()
+	})
+	s.SetClosedHandler(func(string) { end() })
+	if !s.IsValid() { // the connection was closed meanwhile: the handler may have been missed
+		end()
+	}
+	return ended
 }
