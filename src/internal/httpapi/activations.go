@@ -26,14 +26,7 @@ func (h handlers) Activate(w http.ResponseWriter, r *http.Request, name Function
 		}
 		req.Expires = time.Duration(*e) * time.Second
 	}
-	b := h.buffers.get()
-	defer h.buffers.put(b)
-	if err := readBody(w, r, b, h.o.MaxParameterBytes, "parameter"); err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	req.Parameter = b.Bytes()
-	rec, err := h.o.Activations.Activate(r.Context(), req)
+	rec, err := h.run(w, r, req)
 	switch {
 	case err != nil:
 		h.fail(w, r, err)
@@ -47,13 +40,26 @@ func (h handlers) Activate(w http.ResponseWriter, r *http.Request, name Function
 	}
 }
 
+// run reads the parameter and has the function run. The parameter's memory is free again when it returns.
+func (a *API) run(w http.ResponseWriter, r *http.Request, req faena.ActivationRequest) (faena.Record, error) {
+	b := a.buffers.get()
+	defer a.buffers.put(b)
+	if err := readBody(w, r, b, a.o.MaxParameterBytes, "parameter"); err != nil {
+		return faena.Record{}, err
+	}
+	req.Parameter = b.Bytes()
+	return a.o.Activations.Activate(r.Context(), req)
+}
+
 // writeAccepted answers with where to find an activation that has not ended.
 func (a *API) writeAccepted(w http.ResponseWriter, r *http.Request, rec *faena.Record) {
-	location := "/v1/activations/" + rec.ID
+	location := pathOf(rec)
 	w.Header().Set("Location", location)
 	w.Header().Set("Faena-Activation-Id", rec.ID)
 	a.writeJSON(w, r, http.StatusAccepted, Accepted{ActivationID: rec.ID, State: State(rec.State), Location: location})
 }
+
+func pathOf(rec *faena.Record) string { return "/v1/activations/" + rec.ID }
 
 // writeEnd answers a call whose activation has ended.
 func (a *API) writeEnd(w http.ResponseWriter, r *http.Request, rec *faena.Record) {
@@ -167,6 +173,7 @@ func (h handlers) CancelActivation(w http.ResponseWriter, r *http.Request, id Ac
 	status := http.StatusOK
 	if !rec.State.Terminal() {
 		status = http.StatusAccepted
+		w.Header().Set("Location", pathOf(&rec))
 	}
 	h.writeJSON(w, r, status, showRecord(rec))
 }
@@ -206,7 +213,7 @@ func prefersJSON(accept []string) bool {
 			media, parameters, _ := strings.Cut(entry, ";")
 			q := 1.0
 			for p := range strings.SplitSeq(parameters, ";") {
-				if v, ok := strings.CutPrefix(strings.TrimSpace(p), "q="); ok {
+				if name, v, _ := strings.Cut(strings.TrimSpace(p), "="); strings.EqualFold(name, "q") {
 					q, _ = strconv.ParseFloat(v, 64) // what is no number is 0: not wanted
 				}
 			}

@@ -4,21 +4,29 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"faena.dev/faena/internal/faena"
 	"github.com/gorilla/mux"
 )
 
-// Timeouts of the server. A call that waits for its activation has none of its own: it ends after faena.SyncWait.
 const (
 	headerTimeout  = 10 * time.Second
-	bodyTimeout    = 60 * time.Second  // for the whole body of a request
 	idleTimeout    = 120 * time.Second // above the gateway's 60 s, so that it is the gateway that closes
-	writeTimeout   = 60 * time.Second  // for one write of an answer, and a second more for each slowestClient bytes
-	slowestClient  = 64 << 10
 	maxHeaderBytes = 32 << 10
+	slowestClient  = 64 << 10 // bytes a second
 )
+
+// timeouts bound how long a client that is slow or hangs holds a connection. A call that waits for its activation has
+// none of its own: it ends after faena.SyncWait.
+type timeouts struct {
+	body  time.Duration // for the whole body of a request
+	drain time.Duration // for the rest of a body that nobody wants, since the call is refused
+	write time.Duration // for one write of an answer, and a second more for each slowestClient bytes
+}
+
+var defaultTimeouts = timeouts{body: time.Minute, drain: 5 * time.Second, write: time.Minute}
 
 // Observer is told of every request when it has been answered, for metrics. It returns at once.
 type Observer interface {
@@ -46,6 +54,7 @@ type API struct {
 	o        Options
 	log      *slog.Logger
 	router   *mux.Router
+	timeouts timeouts
 	browsers *http.CrossOriginProtection
 	buffers  bufferPool
 	stopping context.Context // ended when the server shuts down: event streams end then
@@ -60,7 +69,7 @@ func New(o Options) *API {
 	if o.KeepAlive == 0 {
 		o.KeepAlive = 15 * time.Second
 	}
-	a := &API{o: o, log: o.Logger, browsers: http.NewCrossOriginProtection()}
+	a := &API{o: o, log: o.Logger, browsers: http.NewCrossOriginProtection(), timeouts: defaultTimeouts}
 	a.stopping, a.stop = context.WithCancel(context.Background()) //nolint // ended by Close; no request is its parent
 	a.router = a.routes()
 	return a
@@ -111,7 +120,14 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		began:       time.Now(),
 	}
 	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
-	rw := &response{ResponseWriter: w, control: http.NewResponseController(w)}
+	if c.head = r.Method == http.MethodHead; c.head {
+		r.Method = http.MethodGet // of our copy of the request: the server leaves the body out
+	}
+	joinLists(r.Header)
+	rw := newResponse(w, a.timeouts.write)
+	if r.ContentLength != 0 { // also of one that nobody reads: the server reads on before it answers
+		rw.readWithin(a.timeouts.body)
+	}
 	rw.Header().Set("X-Request-Id", c.requestID)
 	rw.Header().Set("X-Content-Type-Options", "nosniff")
 	rw.Header().Set("Cache-Control", "no-store")
@@ -140,6 +156,15 @@ func (a *API) finish(w *response, r *http.Request, c *call) {
 	}
 }
 
+// joinLists makes one line of a header that is a list and came in several (RFC 9110, section 5.3).
+func joinLists(h http.Header) {
+	for _, name := range []string{"Prefer", "If-None-Match"} {
+		if lines := h[name]; len(lines) > 1 {
+			h[name] = []string{strings.Join(lines, ", ")}
+		}
+	}
+}
+
 // noRoute answers a path that is none of ours.
 func (a *API) noRoute(w http.ResponseWriter, r *http.Request) {
 	a.fail(w, r, &faena.Error{Kind: faena.KindNotFound, Reason: "no_route", Component: faena.ComponentCaller,
@@ -148,17 +173,18 @@ func (a *API) noRoute(w http.ResponseWriter, r *http.Request) {
 
 // wrongMethod answers a path of ours with a method that it does not have.
 func (a *API) wrongMethod(w http.ResponseWriter, r *http.Request) {
-	allowed := ""
+	var methods []string
 	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
 		probe := *r
 		probe.Method = method
 		if match := (mux.RouteMatch{}); a.router.Match(&probe, &match) && match.MatchErr == nil {
-			if allowed != "" {
-				allowed += ", "
+			methods = append(methods, method)
+			if method == http.MethodGet {
+				methods = append(methods, http.MethodHead)
 			}
-			allowed += method
 		}
 	}
+	allowed := strings.Join(methods, ", ")
 	w.Header().Set("Allow", allowed)
 	a.writeProblem(w, r, Problem{Status: http.StatusMethodNotAllowed, Title: "Method not allowed", Reason: "method_not_allowed",
 		Component: ComponentCaller, Detail: "The path takes " + allowed + "."})

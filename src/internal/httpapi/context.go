@@ -18,6 +18,8 @@ type call struct {
 	requestID   string
 	traceparent string
 	route       string // the path's template, once matched
+	head        bool   // answered without the body
+	bodyRead    bool   // to its end
 	user        faena.User
 	began       time.Time
 }

@@ -56,6 +56,9 @@ func (a *API) follow(w http.ResponseWriter, r *http.Request, id string, from int
 	head.Set("X-Accel-Buffering", "no")
 	head.Set("Faena-Activation-Id", rec.ID)
 	w.WriteHeader(http.StatusOK)
+	if callOf(ctx).head {
+		return
+	}
 	s := &events{w: w, control: http.NewResponseController(w)}
 	s.comment()
 	var alive sync.WaitGroup

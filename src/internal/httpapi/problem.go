@@ -42,7 +42,11 @@ func problemOf(e *faena.Error, h http.Header) Problem {
 	if e.Kind == faena.KindUnauthenticated {
 		h.Set("WWW-Authenticate", `Basic realm="faena", charset="UTF-8"`)
 	}
-	setRetryAfter(h, e.RetryAfter)
+	after := e.RetryAfter
+	if e.Kind == faena.KindLimit {
+		after = max(after, time.Second) // always said
+	}
+	setRetryAfter(h, after)
 	if e.Activation != "" {
 		h.Set("Faena-Activation-Id", e.Activation)
 	}
@@ -63,9 +67,15 @@ func setRetryAfter(h http.Header, d time.Duration) {
 	}
 }
 
-// writeProblem completes a problem document and answers with it. A body that was not read to its end is not waited for.
+// writeProblem completes a problem document and answers with it. What is left of the request's body is not waited for
+// long: the server reads a little of it, so that the client gets to reading the answer, and closes the connection
+// where there is more.
 func (a *API) writeProblem(w http.ResponseWriter, r *http.Request, p Problem) {
-	p.RequestID = RequestID(r.Context())
+	c := callOf(r.Context())
+	p.RequestID = c.requestID
+	if rw, ok := w.(*response); ok && r.ContentLength != 0 && !c.bodyRead {
+		rw.readWithin(a.timeouts.drain)
+	}
 	if p.Reason == "" {
 		p.Reason = "unspecified"
 	}
@@ -73,9 +83,6 @@ func (a *API) writeProblem(w http.ResponseWriter, r *http.Request, p Problem) {
 		p.Component = ComponentAPI
 	}
 	p.Type = "urn:faena:problem:" + p.Reason
-	if p.Status == http.StatusRequestEntityTooLarge {
-		w.Header().Set("Connection", "close")
-	}
 	b, err := json.Marshal(p)
 	if err != nil {
 		// Strings and numbers only: it cannot happen, and if it does the caller still gets the status.
@@ -107,5 +114,5 @@ func (a *API) badParameter(w http.ResponseWriter, r *http.Request, err error) {
 	if e, ok := errors.AsType[*TooManyValuesForParamError](err); ok {
 		name, what = e.ParamName, "is given more than once"
 	}
-	a.fail(w, r, faena.Invalid(faena.FieldError{Field: name, Message: what}))
+	a.fail(w, r, malformed("The request cannot be read: "+name+" "+what+".", faena.FieldError{Field: name, Message: what}))
 }

@@ -11,15 +11,37 @@ import (
 // holds a connection for a bounded time although calls may wait for minutes.
 type response struct {
 	http.ResponseWriter
-	control *http.ResponseController
-	status  int // 0 until the header is written
+	control http.ResponseController
+	timeout time.Duration // of one write
+	status  int           // 0 until the header is written
 	bytes   int64
+}
+
+// newResponse takes over a writer. What its connection's answer before this one left as deadline is dropped.
+func newResponse(w http.ResponseWriter, timeout time.Duration) *response {
+	rw := &response{ResponseWriter: w, control: *http.NewResponseController(w), timeout: timeout}
+	_ = rw.control.SetWriteDeadline(time.Time{}) // a writer without deadlines (a recorder in a test) does without
+	return rw
+}
+
+// readWithin gives what is still to be read of the request's body a deadline; 0 is none.
+func (w *response) readWithin(d time.Duration) {
+	var until time.Time
+	if d > 0 {
+		until = time.Now().Add(d)
+	}
+	_ = w.control.SetReadDeadline(until)
+}
+
+func (w *response) writeWithin(bytes int) {
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout + time.Duration(bytes/slowestClient)*time.Second))
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *response) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
+		w.writeWithin(0)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -29,8 +51,7 @@ func (w *response) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	// A writer without deadlines (a recorder in a test) is written to without.
-	_ = w.control.SetWriteDeadline(time.Now().Add(writeTimeout + time.Duration(len(p)/slowestClient)*time.Second))
+	w.writeWithin(len(p))
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
