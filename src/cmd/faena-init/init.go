@@ -21,8 +21,9 @@ import (
 const (
 	// socketPath is where the worker listens, as the container sees it.
 	socketPath = "/.faena/run/" + sandbox.SocketName
-	// memoryLimit keeps the Go runtime small: what it uses counts as the function's memory.
-	memoryLimit = 3 << 20
+	// gcPercent keeps the heap small: what init uses counts as the function's memory. A memory limit would do that too, but
+	// one near what the runtime needs by itself makes it collect garbage without end (ADR 5).
+	gcPercent = 20
 	// threads are started before anything of the function runs, so that a fork bomb cannot keep init from having them.
 	threads = 16
 	// pieceBytes is how much of an output is read at once.
@@ -46,7 +47,8 @@ type initProcess struct {
 
 // prepare makes init what it must be before anything of the function runs, and connects to the worker.
 func prepare() (*initProcess, error) {
-	debug.SetMemoryLimit(memoryLimit)
+	debug.SetGCPercent(gcPercent)
+	runtime.GOMAXPROCS(1) // one goroutine works; another processor would only look for something to do
 	discardSignals()
 	startThreads()
 	i := &initProcess{buf: make([]byte, 8<<10), out: make([]byte, 0, pieceBytes+1<<10), read: make([]byte, pieceBytes)}

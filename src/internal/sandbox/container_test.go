@@ -3,8 +3,12 @@ package sandbox_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -125,6 +129,23 @@ func (b *box) ends() {
 		d.Get(b.t, "/containers/"+b.id+"/json", &c)
 		return !c.State.Running
 	})
+}
+
+// cpu is the processor time that the container's init has taken for itself.
+func (b *box) cpu() time.Duration {
+	b.t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.pid()))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(stat), ") ")
+	f := strings.Fields(after) // from the third field on
+	user, err1 := strconv.Atoi(f[11])
+	system, err2 := strconv.Atoi(f[12])
+	if err := errors.Join(err1, err2); err != nil {
+		b.t.Fatal(err)
+	}
+	return time.Duration(user+system) * time.Second / 100 // USER_HZ, which is 100 on every Linux that Go runs on
 }
 
 // pid is that of the container's init on this host.
