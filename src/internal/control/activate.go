@@ -92,7 +92,7 @@ func (c *Control) admission(ctx context.Context, fn *deployed, req faena.Activat
 		Publication: 1, StartWithinMS: startWithin.Milliseconds(),
 		State: faena.StateQueued, AdmittedAt: time.Now().UTC(),
 	}
-	m := &faena.Message{Schema: faena.SchemaVersion, ID: r.ID, Instance: instance, Revision: fn.revision,
+	m := &faena.Message{Schema: faena.SchemaVersion, ID: r.ID, Revision: fn.revision,
 		Parameter: faena.Blob{Size: int64(len(req.Parameter)), Inline: req.Parameter}}
 	return &admission{c: c, slots: c.slots.of(spec.Group, req.User), limit: limit, below: below, record: r, message: m}, nil
 }

@@ -79,6 +79,7 @@ func (a *admission) publish(ctx context.Context) error {
 	moved, sent := 0, false // sent: a try of unknown outcome may have been stored
 	for pause := newPause(); ; {
 		r := a.record
+		a.message.Record, a.message.RecordRevision = r, a.rev
 		_, _, err := a.c.o.Bus.Publish(ctx, r.User, r.Group, r.Slot, r.Publication, a.message)
 		switch {
 		case err == nil, errors.Is(err, faena.ErrSlotTaken) && sent && a.stored(ctx):

@@ -212,11 +212,13 @@ func follows(from, to State) bool {
 	return false
 }
 
-// Message is what stands in the stream: all that a worker needs to run an activation.
+// Message is what stands in the stream: all that a worker needs to run an activation. With the record as it was stored
+// before the message, and its revision in the bucket, a first delivery is claimed without reading it.
 type Message struct {
-	Schema    int       `json:"schema"`
-	ID        string    `json:"id"`
-	Instance  string    `json:"instance,omitempty"`
-	Revision  *Revision `json:"revision"`
-	Parameter Blob      `json:"parameter"`
+	Schema         int       `json:"schema"`
+	ID             string    `json:"id"`
+	Record         *Record   `json:"record,omitempty"`
+	RecordRevision uint64    `json:"record_revision,omitempty"`
+	Revision       *Revision `json:"revision"`
+	Parameter      Blob      `json:"parameter"`
 }

@@ -28,15 +28,17 @@ func TestGolden(t *testing.T) {
 	revision := Revision{Schema: 1, User: "jorgeSD", Function: "resize", Number: 3, Spec: spec, Digest: "sha256:5e",
 		Pull: "registry.example.org/team/resize@sha256:5e", SizeBytes: 2 << 20, Config: config, Sealed: []byte{0, 0xff}, CreatedAt: moment}
 	blob := Blob{Size: 3, Inline: []byte{0, 0xff, '\n'}, Object: "out.id.1", Truncated: true, Dropped: 12}
+	record := Record{Schema: 1, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
+		Digest: "sha256:5e", Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", RequestID: "req-1", Instance: "api-1",
+		Slot: 4, Publication: 1, StartWithinMS: 640_000, ParameterObject: "in.id", State: StateFailed, Reason: ReasonExitNonzero, Message: "It exited with 3.",
+		CancelRequested: true, Attempt: 1, Worker: "w1", Sequence: 42, ExitCode: &code, Signal: 9, Warm: true, PeakMemoryBytes: 1 << 20,
+		Remarks: []string{"pids limit met 3 times"}, Result: blob, Log: blob,
+		Timings:    Timings{QueueUS: 1, PullUS: 2, StartUS: 3, RunUS: 4, StoreUS: 5, TotalUS: 6},
+		AdmittedAt: moment, StartedAt: &moment, EndedAt: &moment}
 	for name, v := range map[string]any{
-		"record": &Record{Schema: 1, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
-			Digest: "sha256:5e", Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", RequestID: "req-1", Instance: "api-1",
-			Slot: 4, Publication: 1, StartWithinMS: 640_000, ParameterObject: "in.id", State: StateFailed, Reason: ReasonExitNonzero, Message: "It exited with 3.",
-			CancelRequested: true, Attempt: 1, Worker: "w1", Sequence: 42, ExitCode: &code, Signal: 9, Warm: true, PeakMemoryBytes: 1 << 20,
-			Remarks: []string{"pids limit met 3 times"}, Result: blob, Log: blob,
-			Timings:    Timings{QueueUS: 1, PullUS: 2, StartUS: 3, RunUS: 4, StoreUS: 5, TotalUS: 6},
-			AdmittedAt: moment, StartedAt: &moment, EndedAt: &moment},
-		"message":  &Message{Schema: 1, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", Instance: "api-1", Revision: &revision, Parameter: blob},
+		"record": &record,
+		"message": &Message{Schema: 1, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", Record: &record, RecordRevision: 41, Revision: &revision,
+			Parameter: blob},
 		"revision": &revision,
 		"function": &Function{Schema: 1, User: "jorgeSD", Name: "resize", Current: 2, Latest: 3, Version: 4, CreatedAt: moment, UpdatedAt: moment},
 		"user": &User{Schema: 1, Name: "jorgeSD", Role: RoleAdmin, Groups: map[string]int{"default": 20}, PasswordHash: "$argon2id$x", Deleted: true,

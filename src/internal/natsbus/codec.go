@@ -34,10 +34,11 @@ func (c *codec) encode(m *faena.Message) ([]byte, error) {
 		return nil, err
 	}
 	head, err := json.Marshal(struct {
-		Schema   int    `json:"schema"`
-		ID       string `json:"id"`
-		Instance string `json:"instance,omitempty"`
-	}{m.Schema, m.ID, m.Instance})
+		Schema         int           `json:"schema"`
+		ID             string        `json:"id"`
+		Record         *faena.Record `json:"record,omitempty"`
+		RecordRevision uint64        `json:"record_revision,omitempty"`
+	}{m.Schema, m.ID, m.Record, m.RecordRevision})
 	if err != nil {
 		return nil, fmt.Errorf("encode a message: %w", err)
 	}
@@ -72,11 +73,12 @@ func (c *codec) encodeRevision(r *faena.Revision) (json.RawMessage, error) {
 // decode reads faena.Message. The revision is shared with other messages that carry the same.
 func (c *codec) decode(p []byte) (*faena.Message, error) {
 	var w struct {
-		Schema    int             `json:"schema"`
-		ID        string          `json:"id"`
-		Instance  string          `json:"instance"`
-		Revision  json.RawMessage `json:"revision"`
-		Parameter faena.Blob      `json:"parameter"`
+		Schema         int             `json:"schema"`
+		ID             string          `json:"id"`
+		Record         *faena.Record   `json:"record"`
+		RecordRevision uint64          `json:"record_revision"`
+		Revision       json.RawMessage `json:"revision"`
+		Parameter      faena.Blob      `json:"parameter"`
 	}
 	if err := json.Unmarshal(p, &w); err != nil {
 		return nil, fmt.Errorf("decode a message: %w", err)
@@ -84,11 +86,17 @@ func (c *codec) decode(p []byte) (*faena.Message, error) {
 	if err := checkSchema(w.Schema); err != nil {
 		return nil, fmt.Errorf("decode a message: %w", err)
 	}
+	if w.Record != nil {
+		if err := checkSchema(w.Record.Schema); err != nil {
+			return nil, fmt.Errorf("decode a message: its record: %w", err)
+		}
+	}
 	rev, err := c.decodeRevision(w.Revision)
 	if err != nil {
 		return nil, err
 	}
-	return &faena.Message{Schema: w.Schema, ID: w.ID, Instance: w.Instance, Revision: rev, Parameter: w.Parameter}, nil
+	return &faena.Message{Schema: w.Schema, ID: w.ID, Record: w.Record, RecordRevision: w.RecordRevision, Revision: rev,
+		Parameter: w.Parameter}, nil
 }
 
 func (c *codec) decodeRevision(raw json.RawMessage) (*faena.Revision, error) {

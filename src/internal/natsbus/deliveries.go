@@ -191,17 +191,18 @@ func (d *Deliveries) delivery(m *nats.Msg, ok bool) (Delivery, error) {
 	if err != nil {
 		return Delivery{}, fmt.Errorf("read a delivery: %w", err)
 	}
-	out.Sequence, out.Published = meta.Sequence.Stream, meta.Timestamp
+	out.Sequence, out.Published, out.Redelivered = meta.Sequence.Stream, meta.Timestamp, meta.NumDelivered > 1
 	out.Message, out.Err = d.b.code.decode(m.Data)
 	return out, nil
 }
 
 // Delivery is one message that is held until it is acknowledged, handed back, or not confirmed any more.
 type Delivery struct {
-	Message   *faena.Message // nil where Err is set
-	Err       error          // why the message could not be decoded; faena.ErrSchema for another version's
-	Sequence  uint64         // in the stream; a redelivery has the same
-	Published time.Time      // by the server's clock
+	Message     *faena.Message // nil where Err is set
+	Err         error          // why the message could not be decoded; faena.ErrSchema for another version's
+	Sequence    uint64         // in the stream; a redelivery has the same
+	Redelivered bool           // it was delivered before
+	Published   time.Time      // by the server's clock
 
 	b     *Bus
 	reply string

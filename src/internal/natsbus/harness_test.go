@@ -54,7 +54,7 @@ func record(user string, slot int) *faena.Record {
 var revision = &faena.Revision{Schema: faena.SchemaVersion, User: "ana", Function: "f", Number: 1, Spec: faena.Spec{Image: "i"}.WithDefaults()}
 
 func message(r *faena.Record) *faena.Message {
-	return &faena.Message{Schema: faena.SchemaVersion, ID: r.ID, Instance: r.Instance, Revision: revision,
+	return &faena.Message{Schema: faena.SchemaVersion, ID: r.ID, Record: r, RecordRevision: 7, Revision: revision,
 		Parameter: faena.Blob{Size: 3, Inline: []byte{0, 0xff, '"'}}}
 }
 

@@ -97,7 +97,8 @@ func (d deliveries) Next(ctx context.Context) (worker.Delivery, error) {
 	if err != nil {
 		return worker.Delivery{}, err
 	}
-	return worker.Delivery{Acker: m, Message: m.Message, Err: m.Err, Sequence: m.Sequence, Published: m.Published}, nil
+	return worker.Delivery{Acker: m, Message: m.Message, Err: m.Err, Sequence: m.Sequence, Redelivered: m.Redelivered,
+		Published: m.Published}, nil
 }
 
 // RulesOf are the rules for registries that the settings give.

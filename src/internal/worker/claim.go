@@ -70,6 +70,15 @@ func stands(rec *faena.Record, worker string, attempt int, sequence uint64) stan
 	}
 }
 
+// look returns the record that a delivery is judged by. A first delivery brings it: where that is not true any more, the
+// claim is refused, and the record is read then.
+func (w *Worker) look(a *activation) (*faena.Record, uint64, error) {
+	if m := a.delivery.Message; !a.delivery.Redelivered && m.Record != nil && m.RecordRevision != 0 {
+		return m.Record, m.RecordRevision, nil
+	}
+	return w.read(a.ctx, a)
+}
+
 // read returns the record from the leader, nil where it is absent, trying again while the queue gives no answer.
 func (w *Worker) read(ctx context.Context, a *activation) (*faena.Record, uint64, error) {
 	var rec *faena.Record

@@ -61,10 +61,11 @@ type Deliveries interface {
 // Delivery is one message that this worker holds until it acknowledges it, hands it back, or stops confirming it.
 type Delivery struct {
 	Acker
-	Message   *faena.Message // nil where Err is set
-	Err       error          // why the message could not be decoded; faena.ErrSchema for another version's
-	Sequence  uint64         // in the stream; a redelivery has the same
-	Published time.Time      // by the server's clock
+	Message     *faena.Message // nil where Err is set
+	Err         error          // why the message could not be decoded; faena.ErrSchema for another version's
+	Sequence    uint64         // in the stream; a redelivery has the same
+	Redelivered bool           // it was delivered before
+	Published   time.Time      // by the server's clock
 }
 
 // Acker answers for one delivery. Each method waits for the server's confirmation, Nak excepted.

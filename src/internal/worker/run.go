@@ -37,7 +37,7 @@ func (w *Worker) handle(claiming, running context.Context, d Delivery) {
 		return
 	}
 	defer w.held.remove(a)
-	rec, rev, err := w.read(a.ctx, a)
+	rec, rev, err := w.look(a)
 	if err != nil {
 		w.setAside(a, err)
 		return
