@@ -40,7 +40,7 @@ type Local struct {
 	remembered map[string]verified
 }
 
-// verified is a credential that had the hash.
+// verified is a credential that had the hash, or is about to be compared with it.
 type verified struct {
 	mac  [sha256.Size]byte
 	hash string
@@ -66,32 +66,59 @@ func (l *Local) Authenticate(r *http.Request) (faena.User, error) {
 // Check returns the user with that name and password. address is where the call comes from: failures are throttled by
 // address, and by user.
 func (l *Local) Check(ctx context.Context, address, name, password string) (faena.User, error) {
-	mac := l.mac(name, password)
+	if !faena.ValidUser(name) {
+		name = "" // nobody's: what is remembered of failures stays small, however long it is
+	}
 	user, err := l.profile(ctx, name)
 	if err != nil {
 		return faena.User{}, err
 	}
-	if l.knows(name, mac, user.PasswordHash) {
+	v := verified{l.mac(name, password), user.PasswordHash}
+	if l.knows(name, v) {
 		return user, nil
 	}
 	if wait := l.throttle.blocked(address, name); wait > 0 {
 		return faena.User{}, tooOften(wait)
 	}
-	right, err := l.verify(ctx, password, user.PasswordHash)
+	right, err := l.try(ctx, address, name, password, v)
 	if err != nil {
 		return faena.User{}, err
 	}
 	if !right {
-		l.throttle.failed(address, name)
 		return faena.User{}, unauthenticated("User name or password is wrong.")
 	}
-	l.remember(name, verified{mac, user.PasswordHash})
 	return user, nil
+}
+
+// try computes a hash, when it is this call's turn, and remembers how it went before the turn ends: of many tries at once
+// no more than the throttle allows are computed, and of many right ones only the first.
+func (l *Local) try(ctx context.Context, address, name, password string, v verified) (bool, error) {
+	leave, err := l.enter(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer leave()
+	if l.knows(name, v) {
+		return true, nil
+	}
+	if wait := l.throttle.blocked(address, name); wait > 0 {
+		return false, tooOften(wait)
+	}
+	right, err := l.verify(password, v.hash)
+	if err != nil {
+		return false, err
+	}
+	if right {
+		l.remember(name, v)
+	} else {
+		l.throttle.failed(address, name)
+	}
+	return right, nil
 }
 
 // profile returns a user that may log in, or one without a hash.
 func (l *Local) profile(ctx context.Context, name string) (faena.User, error) {
-	if !faena.ValidUser(name) {
+	if name == "" {
 		return faena.User{}, nil
 	}
 	user, err := l.profiles(ctx, name)
@@ -110,11 +137,11 @@ func (l *Local) mac(name, password string) (sum [sha256.Size]byte) {
 	return sum
 }
 
-func (l *Local) knows(name string, mac [sha256.Size]byte, hash string) bool {
+func (l *Local) knows(name string, v verified) bool {
 	l.mu.RLock()
-	v, ok := l.remembered[name]
+	known, ok := l.remembered[name]
 	l.mu.RUnlock()
-	return ok && hash != "" && v.hash == hash && subtle.ConstantTimeCompare(v.mac[:], mac[:]) == 1
+	return ok && v.hash != "" && known.hash == v.hash && subtle.ConstantTimeCompare(known.mac[:], v.mac[:]) == 1
 }
 
 func (l *Local) remember(name string, v verified) {
@@ -133,19 +160,14 @@ func (l *Local) Forget(user string) {
 	delete(l.remembered, user)
 }
 
-// verify computes a hash, when it is this call's turn. Without a hash to compare with it takes as long and says no.
-func (l *Local) verify(ctx context.Context, password, phc string) (bool, error) {
-	leave, err := l.enter(ctx)
-	if err != nil {
-		return false, err
+// verify computes a hash. Without one to compare with it takes as long and says no.
+func (l *Local) verify(password, phc string) (bool, error) {
+	if len(password) > MaxPassword {
+		password = password[:MaxPassword+1] // cannot be right; what it costs is bounded
 	}
-	defer leave()
 	if phc == "" {
 		_, err := matches(password, l.dummy)
 		return false, err
-	}
-	if len(password) > MaxPassword {
-		password = password[:MaxPassword+1] // cannot be right; what it costs is bounded
 	}
 	return matches(password, phc)
 }

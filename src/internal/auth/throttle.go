@@ -31,8 +31,12 @@ func newThrottle(now func() time.Time) *throttle {
 	return &throttle{now: now, limiters: make(map[throttleKey]*rate.Limiter)}
 }
 
-func keysOf(address, user string) [3]throttleKey {
-	return [3]throttleKey{{address, ""}, {"", user}, {address, user}}
+// keysOf are what a login counts for. Where no user is named it is the address alone.
+func keysOf(address, user string) []throttleKey {
+	if user == "" {
+		return []throttleKey{{address, ""}}
+	}
+	return []throttleKey{{address, ""}, {"", user}, {address, user}}
 }
 
 // blocked is how long a login from address as user must wait; 0 where it may be tried.
