@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"net/netip"
 	"sync"
 	"time"
 
@@ -33,10 +34,23 @@ func newThrottle(now func() time.Time) *throttle {
 
 // keysOf are what a login counts for. Where no user is named it is the address alone.
 func keysOf(address, user string) []throttleKey {
+	address = network(address)
 	if user == "" {
 		return []throttleKey{{address, ""}}
 	}
 	return []throttleKey{{address, ""}, {"", user}, {address, user}}
+}
+
+// network is what one caller can take an address from: of IPv6 a host has a whole /64.
+func network(address string) string {
+	ip, err := netip.ParseAddr(address)
+	if err != nil {
+		return address
+	}
+	if ip = ip.Unmap().WithZone(""); ip.Is4() {
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip, 64).Masked().String()
 }
 
 // blocked is how long a login from address as user must wait; 0 where it may be tried.

@@ -51,6 +51,8 @@ func TestThrottle_Bounds(t *testing.T) {
 	}{
 		{"AnAddressAndAUser", same("192.0.2.1"), same("ann"), pairBurst, time.Minute / pairPerMinute},
 		{"AnAddress", same("192.0.2.1"), each("user"), addressBurst, time.Minute / addressPerMinute},
+		{"AHostOfIPv6", each("2001:db8:0:1::"), same("ann"), pairBurst, time.Minute / pairPerMinute},
+		{"AHostOfIPv6ThatNamesNoUser", each("2001:db8:0:1::"), same(""), addressBurst, time.Minute / addressPerMinute},
 		{"AnAddressThatNamesNoUser", same("192.0.2.1"), same(""), addressBurst, time.Minute / addressPerMinute},
 		{"AUser", each("192.0.2."), same("ann"), userBurst, time.Minute / userPerMinute},
 		{"NeitherTwice", each("192.0.2."), each("user"), 1000, 0},
@@ -93,6 +95,14 @@ func TestThrottle_Others(t *testing.T) {
 	for _, c := range []struct{ address, user string }{{"192.0.2.1", "bob"}, {"192.0.2.2", "ann"}, {"192.0.2.2", "bob"}, {"", "bob"}, {"192.0.2.2", ""}} {
 		if wait := th.blocked(c.address, c.user); wait != 0 {
 			t.Errorf("%+v waits for %v", c, wait)
+		}
+	}
+	allowed(th, same("2001:db8:0:1::1"), same(""))
+	allowed(th, same("::ffff:192.0.2.5"), same(""))
+	for address, blocked := range map[string]bool{"2001:db8:0:1:ffff::": true, "2001:db8:0:1::9%eth0": true, "2001:db8:0:2::1": false, "2001:db8::1": false,
+		"::1": false, "192.0.2.5": true, "192.0.2.6": false} {
+		if wait := th.blocked(address, ""); wait > 0 != blocked {
+			t.Errorf("%s waits for %v", address, wait)
 		}
 	}
 	// Names and addresses cannot be taken for each other.
