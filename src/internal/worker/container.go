@@ -122,7 +122,9 @@ func (l *engineLauncher) make(ctx context.Context, rev *faena.Revision) (_ *cont
 }
 
 func (l *engineLauncher) start(ctx context.Context, c *container, spec ContainerSpec, listener *sandbox.Listener) (err error) {
-	if err = within(ctx, createTimeout, func(ctx context.Context) (err error) {
+	// A creation that is under way is waited for, even when nobody needs the container any more: the engine would make
+	// it without an answer, and nobody would know whom to remove.
+	if err = within(context.WithoutCancel(ctx), createTimeout, func(ctx context.Context) (err error) {
 		c.id, err = l.o.Engine.Create(ctx, spec)
 		return err
 	}); err != nil {

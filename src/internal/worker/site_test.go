@@ -1,0 +1,276 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"faena.dev/faena/internal/config"
+	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/faenatest"
+	"faena.dev/faena/internal/natsbus"
+	"faena.dev/faena/internal/seal"
+	"faena.dev/faena/internal/telemetry"
+	"faena.dev/faena/internal/wiring"
+)
+
+const (
+	group = faena.DefaultGroup
+	// patience is the deadline of everything that these tests wait for.
+	patience = 30 * time.Second
+)
+
+// TestMain lets more tests run at once than there are cores: they wait more than they compute.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "5"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// site is a real NATS server and a real Docker Engine for workers. The test plays the API: it records and publishes, and
+// nobody takes the records away.
+type site struct {
+	t        *testing.T
+	dir      string
+	server   *natsbus.Server
+	bus      *natsbus.Bus
+	identity seal.Identity
+	ref      string // of an image of the fixture, which the engine has
+	slots    atomic.Int64
+}
+
+// start starts a site whose messages are delivered again after ackWait; 0 is as in production.
+func start(t *testing.T, ackWait time.Duration) *site {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "faena") // short: sockets of containers are below it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s := &site{t: t, dir: dir}
+	s.check(os.Chmod(dir, 0o711)) // containers reach their sockets through it
+	s.server, err = natsbus.StartServer(natsbus.ServerOptions{Dir: filepath.Join(dir, "nats"), MaxStore: 256 << 20})
+	s.check(err)
+	t.Cleanup(s.server.Shutdown)
+	s.bus = s.connect("api", ackWait)
+	s.check(s.bus.Declare(t.Context()))
+	s.identity, err = seal.LoadOrCreate(filepath.Join(dir, "seal.key"))
+	s.check(err)
+	s.ref = faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{}))
+	return s
+}
+
+func (s *site) check(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) connect(name string, ackWait time.Duration) *natsbus.Bus {
+	s.t.Helper()
+	b, err := natsbus.Connect(s.t.Context(), natsbus.Options{Name: name, Server: s.server, AckWait: ackWait, MaxStore: 256 << 20})
+	s.check(err)
+	s.t.Cleanup(b.Close)
+	return b
+}
+
+// hand is a worker with a connection of its own.
+type hand struct {
+	*wiring.Worker
+	s     *site
+	id    string
+	bus   *natsbus.Bus
+	log   *log
+	ended chan struct{} // closed when Run has returned
+	err   error         // what it returned
+}
+
+// hand makes a worker that does not run. When the test ends it must have left no container.
+func (s *site) hand(id string, change ...func(*wiring.WorkerOptions)) *hand {
+	s.t.Helper()
+	h := &hand{s: s, id: id + "-" + filepath.Base(s.dir), bus: s.connect(id, 0), log: &log{to: s.t.Output()}, ended: make(chan struct{})}
+	c := config.DefaultWorker()
+	c.Pool.ID, c.Pool.Places, c.Pool.Memory, c.Pool.DiskMinFree = h.id, 2, 1<<30, 1<<20
+	c.Engine.InitPath, c.Engine.DockerHost = faenatest.InitBinary(s.t), faenatest.Engine(s.t).Host
+	o := wiring.WorkerOptions{DataDir: filepath.Join(s.dir, id), Pool: c.Pool, Engine: c.Engine, Bus: h.bus, Identity: s.identity,
+		Metrics: telemetry.New(telemetry.Build{}), Logger: slog.New(slog.NewTextHandler(h.log, nil))}
+	for _, c := range change {
+		c(&o)
+	}
+	s.check(os.MkdirAll(o.DataDir, 0o711))
+	faenatest.NoContainersLeft(s.t, h.id)
+	var err error
+	h.Worker, err = wiring.NewWorker(s.t.Context(), o)
+	s.check(err)
+	return h
+}
+
+// log is what a worker says of itself.
+type log struct {
+	to io.Writer
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Write(p)
+	return l.to.Write(p)
+}
+
+func (l *log) has(words string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.b.String(), words)
+}
+
+// run makes a worker and runs it until the test ends.
+func (s *site) run(id string, change ...func(*wiring.WorkerOptions)) *hand {
+	s.t.Helper()
+	h := s.hand(id, change...)
+	h.start()
+	return h
+}
+
+func (h *hand) start() {
+	base := context.WithoutCancel(h.s.t.Context())
+	go func() {
+		defer close(h.ended)
+		h.err = h.Run(base)
+	}()
+	h.s.t.Cleanup(func() {
+		h.Abort()
+		<-h.ended
+		h.Close()
+		if h.err != nil && h.bus.Connected() {
+			h.s.t.Errorf("worker %s ended with %v", h.id, h.err)
+		}
+	})
+}
+
+// function is a revision whose parameter is the fixture's mode, but where mode gives one.
+func (s *site) function(name string, change func(*faena.Revision), mode ...string) *faena.Revision {
+	s.t.Helper()
+	r := &faena.Revision{Schema: faena.SchemaVersion, User: "ana", Function: name, Number: 1, Pull: s.ref, Digest: "sha256:0",
+		Spec: faena.Spec{Image: "registry.example.org/" + name + ":1", MemoryBytes: 32 << 20, TimeoutMS: 20_000}, CreatedAt: time.Now().UTC()}
+	r.Config.Entrypoint = append([]string{faenatest.FixturePath}, mode...)
+	if change != nil {
+		change(r)
+	}
+	r.Spec = r.Spec.WithDefaults()
+	return r
+}
+
+// send records and publishes an activation, as an API does, and returns its id.
+func (s *site) send(rev *faena.Revision, parameter string, change ...func(*faena.Record)) (id string) {
+	s.t.Helper()
+	r := &faena.Record{Schema: faena.SchemaVersion, ID: uuid.Must(uuid.NewV7()).String(), User: rev.User, Group: group, Function: rev.Function,
+		Revision: rev.Number, Digest: rev.Digest, Slot: int(s.slots.Add(1)), Publication: 1, StartWithinMS: 60_000, State: faena.StateQueued,
+		AdmittedAt: time.Now().UTC()}
+	for _, c := range change {
+		c(r)
+	}
+	stored, err := s.bus.CreateRecord(s.t.Context(), r)
+	s.check(err)
+	m := &faena.Message{Schema: faena.SchemaVersion, ID: r.ID, Record: r, RecordRevision: stored, Revision: rev,
+		Parameter: faena.Blob{Size: int64(len(parameter)), Inline: []byte(parameter)}}
+	_, _, err = s.bus.Publish(s.t.Context(), r.User, group, r.Slot, r.Publication, m)
+	s.check(err)
+	return r.ID
+}
+
+// change changes a record, as an API or another worker does.
+func (s *site) change(id string, change func(*faena.Record)) {
+	s.t.Helper()
+	faenatest.EventuallyNil(s.t, patience, "the record is changed", func() error {
+		r, rev, err := s.bus.Record(s.t.Context(), group, "ana", id)
+		s.check(err)
+		change(r)
+		_, err = s.bus.UpdateRecord(s.t.Context(), r, rev)
+		return err
+	})
+}
+
+func (s *site) record(id string) *faena.Record {
+	s.t.Helper()
+	r, _, err := s.bus.Record(s.t.Context(), group, "ana", id)
+	s.check(err)
+	return r
+}
+
+// ended waits until an activation has come to its end.
+func (s *site) ended(id string) *faena.Record {
+	s.t.Helper()
+	var r *faena.Record
+	faenatest.EventuallyNil(s.t, patience, "activation "+id+" has ended", func() error {
+		if r = s.record(id); !r.State.Terminal() {
+			return errors.New(string(r.State))
+		}
+		return nil
+	})
+	return r
+}
+
+// call activates and waits for the end.
+func (s *site) call(rev *faena.Revision, parameter string) *faena.Record {
+	s.t.Helper()
+	return s.ended(s.send(rev, parameter))
+}
+
+// says checks that an activation succeeds with a result.
+func (s *site) says(want string, rev *faena.Revision, parameter string) *faena.Record {
+	s.t.Helper()
+	r := s.call(rev, parameter)
+	if r.State != faena.StateSucceeded || string(r.Result.Inline) != want {
+		s.t.Errorf("%s %s: %s %s (%s), result %.200q, want %q", rev.Function, parameter, r.State, r.Reason, r.Message, r.Result.Inline, want)
+	}
+	return r
+}
+
+// container is the short id of the container that an activation finds itself in.
+func (s *site) container(rev *faena.Revision) (id string, r *faena.Record) {
+	s.t.Helper()
+	r = s.call(rev, "env")
+	for line := range strings.Lines(string(r.Result.Inline)) {
+		if host, ok := strings.CutPrefix(line, "HOSTNAME="); ok {
+			return strings.TrimSpace(host), r
+		}
+	}
+	s.t.Fatalf("%s does not say where it runs: %s %s (%s)", rev.Function, r.State, r.Reason, r.Message)
+	return "", nil
+}
+
+// quiet waits until no message is in the stream: every slot is free.
+func (s *site) quiet() {
+	s.t.Helper()
+	faenatest.EventuallyNil(s.t, patience, "the stream is empty", func() error {
+		n, err := s.bus.QueueDepth(s.t.Context(), group)
+		if err == nil && n > 0 {
+			err = fmt.Errorf("%d messages", n)
+		}
+		return err
+	})
+}
+
+// containers are those of a worker that the engine has.
+func (h *hand) containers() []string {
+	h.s.t.Helper()
+	return faenatest.Engine(h.s.t).Containers(h.s.t, "faena.worker="+h.id)
+}
