@@ -157,11 +157,7 @@ func (s *site) keepsContract(r *http.Request, a reply) {
 	}
 	var match mux.RouteMatch
 	if !s.api.router.Match(probe, &match) || match.MatchErr != nil {
-		var document any // no operation of the contract: what is left to be right is the problem document
-		noError(s.t, json.Unmarshal(a.body, &document))
-		if err := contract(s.t).Components.Schemas["Problem"].Value.VisitJSON(document); err != nil {
-			s.t.Errorf("%s: the problem document breaks the contract: %v\n%s", a.call, err, clip(string(a.body)))
-		}
+		s.isProblem(r, a) // no operation of the contract
 		return
 	}
 	template, err := match.Route.GetPathTemplate()
@@ -184,6 +180,19 @@ func (s *site) keepsContract(r *http.Request, a reply) {
 	}
 	if a.status < http.StatusBadRequest {
 		s.declared(a, op)
+	}
+}
+
+// isProblem holds an answer against the schema of problem documents.
+func (s *site) isProblem(r *http.Request, a reply) {
+	s.t.Helper()
+	if r.Method == http.MethodHead {
+		return
+	}
+	var document any
+	noError(s.t, json.Unmarshal(a.body, &document))
+	if err := contract(s.t).Components.Schemas["Problem"].Value.VisitJSON(document); err != nil {
+		s.t.Errorf("%s: the problem document breaks the contract: %v\n%s", a.call, err, clip(string(a.body)))
 	}
 }
 
