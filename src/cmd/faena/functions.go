@@ -10,7 +10,7 @@ import (
 
 func (a *app) functionsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "functions [NAME]", Short: "List functions, or the revisions of one", Args: cobra.MaximumNArgs(1),
+		Use: "functions [NAME]", Short: "List functions, or the revisions of one", Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _, err := a.client()
 			if err != nil {

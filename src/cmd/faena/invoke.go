@@ -30,14 +30,14 @@ func (a *app) invokeCommand() *cobra.Command {
 		Long: `Run a function once and write its result, byte by byte, to standard output.
 The parameter is the argument, or -d TEXT, -d @FILE or -d @-, or standard input where it is no terminal.
 A function that fails gives exit code 3 and its reason on standard error.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) < 1 || len(args) > 2 || len(args) == 2 && i.data != "" {
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) < 1 || len(args) > 2 || len(args) == 2 && cmd.Flags().Changed("data") {
 				return usage{errors.New("invoke takes NAME and at most one parameter")}
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			parameter, err := a.parameter(args[1:], i.data)
+			parameter, err := a.parameter(args[1:], i.data, cmd.Flags().Changed("data"))
 			if err != nil {
 				return err
 			}
@@ -51,12 +51,12 @@ A function that fails gives exit code 3 and its reason on standard error.`,
 	return cmd
 }
 
-// parameter is the argument, what -d says, or standard input.
-func (a *app) parameter(args []string, data string) ([]byte, error) {
+// parameter is the argument, what -d says where it is given, or standard input.
+func (a *app) parameter(args []string, data string, given bool) ([]byte, error) {
 	switch {
 	case len(args) == 1:
 		return []byte(args[0]), nil
-	case data == "@-", data == "" && !a.inTTY:
+	case data == "@-", !given && !a.inTTY:
 		return io.ReadAll(a.in)
 	case strings.HasPrefix(data, "@"):
 		return os.ReadFile(data[1:])

@@ -30,7 +30,7 @@ func (a *app) loginCommand() *cobra.Command {
 			}
 			c, err := p.open()
 			if err != nil {
-				return err
+				return usage{err} // the address or the CA
 			}
 			if _, err := client.Read[client.FunctionPage](c.ListFunctions(cmd.Context(), &client.ListFunctionsParams{})); err != nil {
 				return err

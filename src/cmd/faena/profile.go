@@ -67,13 +67,13 @@ func (a *app) loadProfile() (profile, error) {
 	}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return profile{}, fmt.Errorf("there is no login %q: run `faena login URL`, or `faena up` for an appliance here", a.profile)
+		return profile{}, noLogin{fmt.Errorf("there is no login %q: run `faena login URL`, or `faena up` for an appliance here", a.profile)}
 	}
 	if err != nil {
 		return profile{}, fmt.Errorf("read the login: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return profile{}, fmt.Errorf("others may read %s, which holds a password: chmod 600 it, and change the password", path)
+		return profile{}, noLogin{fmt.Errorf("others may read %s, which holds a password: chmod 600 it, and change the password", path)}
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -103,6 +103,9 @@ func or(s, otherwise string) string {
 // usage is a wrong command line.
 type usage struct{ error }
 
+// noLogin is a profile that is not there, or that must not be used.
+type noLogin struct{ error }
+
 // silent is an error of which all has been said already.
 type silent struct{ code int }
 
@@ -113,6 +116,16 @@ func exactly(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != n {
 			return usage{fmt.Errorf("%s takes %d arguments, %d are given", cmd.CommandPath(), n, len(args))}
+		}
+		return nil
+	}
+}
+
+// atMost is cobra.MaximumNArgs with an error of ours.
+func atMost(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usage{fmt.Errorf("%s takes at most %d arguments, %d are given", cmd.CommandPath(), n, len(args))}
 		}
 		return nil
 	}
@@ -130,6 +143,10 @@ func codeOf(ctx context.Context, err error) int {
 	var wrong usage
 	if errors.As(err, &wrong) || strings.HasPrefix(err.Error(), "unknown command") {
 		return exitUsage
+	}
+	var none noLogin
+	if errors.As(err, &none) {
+		return exitUnauthenticated
 	}
 	p, ok := errors.AsType[*client.Failure](err)
 	if !ok {

@@ -96,7 +96,7 @@ func (a *app) putUserCommand() *cobra.Command {
 func (a *app) passwordCommand() *cobra.Command {
 	fromStdin := false
 	cmd := &cobra.Command{
-		Use: "password [NAME]", Short: "Replace a password: one's own, or another user's", Args: cobra.MaximumNArgs(1),
+		Use: "password [NAME]", Short: "Replace a password: one's own, or another user's", Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, p, err := a.client()
 			if err != nil {
@@ -126,7 +126,7 @@ func (a *app) passwordCommand() *cobra.Command {
 
 func (a *app) usageCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "usage [NAME]", Short: "Count a user's activations", Args: cobra.MaximumNArgs(1),
+		Use: "usage [NAME]", Short: "Count a user's activations", Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, p, err := a.client()
 			if err != nil {

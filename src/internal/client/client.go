@@ -61,6 +61,9 @@ type Client struct {
 // New makes a client; nothing is called yet. Credentials never go over plain HTTP to another host.
 func New(o Options) (*Client, error) {
 	u, err := url.Parse(o.URL)
+	if strings.Contains(o.URL, "@") { // not repeated: it may hold a password
+		return nil, errors.New("the appliance's address has a user or a password in it, which are given apart")
+	}
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, fmt.Errorf("the appliance's address %q is no http or https URL", o.URL)
 	}

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"testing"
+
+	"faena.dev/faena/internal/faenatest"
+)
+
+// The commands are tried on one running appliance, as its first admin, whom `faena up` has logged in. Each part makes
+// what it needs under names of its own.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	u := a.up()
+	s := &site{appliance: u, image: faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath, "arg"}}))}
+	for _, part := range []struct {
+		name string
+		test func(*account, *site)
+	}{
+		{"login", testLogin},
+		{"invoke", testInvoke},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.test(a.of(t), s) })
+	}
+}
+
+// site is what the parts of TestCommands share.
+type site struct {
+	*appliance
+	image string // of the fixture program in the engine; it writes its argument
+}

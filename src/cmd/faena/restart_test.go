@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"faena.dev/faena/internal/client"
+	"faena.dev/faena/internal/faenatest"
+)
+
+// A kill -9 loses nothing that was accepted, and the appliance begins again where it was.
+func TestUp_Killed(t *testing.T) {
+	t.Parallel() // it waits half a minute for a message to be delivered again
+	a := newAccount(t)
+	u := a.up("FAENA_WORKER_PLACES=1")
+	image := faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath, "arg"}}))
+	a.deploy("echo", image)
+	a.deploy("stays", image, mode("stubborn")...)
+	a.faena("users", "put", "admin", "--role", "admin", "--limit", "default=6")
+	before := a.faena("functions", "-o", "json")
+	done := a.async("echo", "done before")
+	a.reaches(done, ended)
+	started := a.async("stays", "x")
+	a.reaches(started, running)
+	var queued []string
+	for _, parameter := range []string{"one", "two", "three"} {
+		queued = append(queued, a.async("echo", parameter))
+	}
+	u.kill()
+	if got := a.run(nil, "get", done); got.code != exitUnavailable || got.out != "" {
+		t.Errorf("without an appliance it ends with %d: %s", got.code, got.err)
+	}
+	u = a.up(append(u.at(), "FAENA_WORKER_PLACES=1")...)
+
+	t.Run("functions are still there", func(t *testing.T) {
+		if after := a.of(t).faena("functions", "-o", "json"); after != before {
+			t.Errorf("they were %s and are %s", before, after)
+		}
+	})
+	t.Run("what was queued runs", func(t *testing.T) {
+		a := a.of(t)
+		for i, want := range []string{"one", "two", "three"} {
+			if r := a.reaches(queued[i], ended); r.State != client.StateSucceeded || r.Attempt != 1 || a.faena("result", queued[i]) != want {
+				t.Errorf("%s is %s after %d attempts: %s", queued[i], r.State, r.Attempt, r.Message)
+			}
+		}
+	})
+	t.Run("what ran is lost, and is not run again", func(t *testing.T) {
+		r := a.of(t).reaches(started, ended)
+		if r.State != client.StateLost || r.Reason != "worker_lost" || r.Attempt != 1 {
+			t.Errorf("it is %s (%s) after %d attempts: %s", r.State, r.Reason, r.Attempt, r.Message)
+		}
+	})
+	t.Run("the slots are free, all of them", func(t *testing.T) { testSlotsFree(a.of(t), 6) })
+	t.Run("containers of the life before are gone", func(t *testing.T) { testOnlyOwnContainers(a.of(t), u) })
+	t.Run("no second admin is made", func(t *testing.T) {
+		if said := u.said.String(); strings.Contains(said, "first admin") {
+			t.Error(said)
+		}
+	})
+	t.Run("it stops when asked", func(t *testing.T) {
+		if code := u.stop(30 * time.Second); code != exitOK {
+			t.Errorf("exit code %d, want %d", code, exitOK)
+		}
+	})
+}
+
+// testSlotsFree takes every slot of the limit at once. Only synchronous calls may take the last ones.
+func testSlotsFree(a *account, limit int) {
+	faenatest.Eventually(a.t, 10*time.Second, "nothing is active", func() bool {
+		return decode[client.Usage](a, "users", "usage").Active == 0
+	})
+	codes := make(chan answer, limit)
+	for range limit {
+		go func() { codes <- a.run(nil, "invoke", "echo", "x") }()
+	}
+	for range limit {
+		if got := <-codes; got.code != exitOK || got.out != "x" {
+			a.t.Errorf("it ends with %d: %s", got.code, got.err)
+		}
+	}
+}
+
+// testOnlyOwnContainers: an engine's list of containers is what the running worker says that it has.
+func testOnlyOwnContainers(a *account, u *appliance) {
+	engine := faenatest.Engine(a.t)
+	faenatest.Eventually(a.t, 20*time.Second, "the engine has the containers of this life alone", func() bool {
+		workers := decode[[]client.Worker](a, "workers")
+		return len(workers) == 1 && len(engine.Containers(a.t, "faena.worker="+u.worker)) == int(workers[0].Containers)
+	})
+}
+
+// A second appliance on the same directory would corrupt the first one's data.
+func TestUp_Twice(t *testing.T) {
+	a := newAccount(t)
+	u := a.up()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	got := a.finish(a.upCommand(ctx), nil)
+	if got.code != exitFailed || got.out != "" || !strings.Contains(got.err, "another process uses it") || !strings.Contains(got.err, a.data) {
+		t.Errorf("the second ends with %d: %s", got.code, got.err)
+	}
+	if state := decode[[]finding](a, "doctor"); len(state) == 0 {
+		t.Error("the first does not answer any more")
+	}
+	if code := u.stop(30 * time.Second); code != exitOK {
+		t.Errorf("the first ends with %d", code)
+	}
+}
