@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,7 +13,6 @@ import (
 	"time"
 
 	"faena.dev/faena/internal/client"
-	"faena.dev/faena/internal/dockerengine"
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
 )
@@ -29,7 +26,7 @@ func TestAppliance(t *testing.T) {
 		test func(*testing.T, *installation)
 	}{
 		{"Bytes", testBytes},
-		{"Failures", testFailures},
+		{"Misbehaviour", testMisbehaviour},
 		{"Refusals", testRefusals},
 		{"Limit", testLimit},
 		{"Activations", testActivations},
@@ -61,61 +58,6 @@ func testBytes(t *testing.T, i *installation) {
 		out, err := activate(t.Context(), i.admin, "size", nil)
 		if err != nil || sha256.Sum256(out) != sha256.Sum256(pattern(16<<20)) {
 			t.Errorf("%d bytes came out, %v", len(out), err)
-		}
-	})
-}
-
-func testFailures(t *testing.T, i *installation) {
-	quick := func(s *client.Spec) { s.TimeoutMs = 500 }
-	for _, c := range []struct {
-		name, reason string
-		change       func(*client.Spec)
-		mode         []string
-	}{
-		{"exit", "exit_nonzero", nil, []string{"exit", "3"}},
-		{"raise", "killed_by_signal", nil, []string{"raise", "11"}},
-		{"oom", "oom_killed", nil, []string{"oom"}},
-		{"stubborn", "timeout", quick, []string{"stubborn"}},
-		{"yes", "result_too_large", nil, []string{"yes"}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			i.deploy(t, i.admin, c.name, c.change, c.mode...)
-			for range 2 { // the container of the first is gone, or as good as new
-				_, err := activate(t.Context(), i.admin, c.name, []byte("x"))
-				f := failure(t, err)
-				if f.Status != http.StatusBadGateway || f.Reason != c.reason || f.ActivationID == "" {
-					t.Fatalf("got %d %s (%s), want 502 %s", f.Status, f.Reason, f.Detail, c.reason)
-				}
-				if c.name == "exit" && (f.LogTail != "err" || f.ExitCode == nil || *f.ExitCode != 3) {
-					t.Errorf("log tail %q, exit code %v", f.LogTail, f.ExitCode)
-				}
-			}
-		})
-	}
-	t.Run("a fork bomb meets its limit, and the next activation does not notice", func(t *testing.T) {
-		i.deploy(t, i.admin, "bomb", func(s *client.Spec) { s.Pids = 20 }, "bomb")
-		for range 2 {
-			out, err := activate(t.Context(), i.admin, "bomb", nil)
-			made, atoiErr := strconv.Atoi(string(out))
-			if err = errors.Join(err, atoiErr); err != nil || made < 19 || made > 19+dockerengine.InitPIDs {
-				t.Errorf("it made %q processes, %v", out, err)
-			}
-		}
-	})
-	t.Run("a daemonised child does not hold the result back", func(t *testing.T) {
-		i.deploy(t, i.admin, "daemon", nil, "daemon")
-		began := time.Now()
-		out, err := activate(t.Context(), i.admin, "daemon", nil)
-		if err != nil || string(out) != "main has ended" || time.Since(began) > 20*time.Second {
-			t.Errorf("got %q after %v, %v", out, time.Since(began), err)
-		}
-	})
-	t.Run("fresh leaves no file behind", func(t *testing.T) {
-		i.deploy(t, i.admin, "litter", func(s *client.Spec) { s.Isolation = client.IsolationFresh }, "litter")
-		for range 2 {
-			if out, err := activate(t.Context(), i.admin, "litter", nil); err != nil || string(out) != "littered" {
-				t.Errorf("got %q, %v: something was there already", out, err)
-			}
 		}
 	})
 }
@@ -264,16 +206,15 @@ func testActivations(t *testing.T, i *installation) {
 	})
 	t.Run("a running one is cancelled", func(t *testing.T) {
 		id := async(t, ada, "stubborn", "")
-		faenatest.Eventually(t, 30*time.Second, "it runs", func() bool {
-			a, err := client.Read[client.Activation](ada.GetActivation(t.Context(), id))
-			return err == nil && a.State == client.StateRunning
-		})
+		running(t, ada, id)
+		faenatest.Eventually(t, 10*time.Second, "there is its process", func() bool { return len(processes(t, id)) == 1 })
 		if _, err := client.Read[client.Activation](ada.CancelActivation(t.Context(), id)); err != nil {
 			t.Fatal(err)
 		}
 		if a := ended(t, ada, id); a.State != client.StateCancelled || a.Reason != "cancelled" {
 			t.Errorf("it is %s (%s)", a.State, a.Reason)
 		}
+		faenatest.Eventually(t, 10*time.Second, "its process is gone", func() bool { return len(processes(t, id)) == 0 })
 	})
 	t.Run("they are listed newest first, and in pages", func(t *testing.T) {
 		size, cursor, last, n := 1, "", "~", 0
