@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"filippo.io/age"
@@ -57,24 +58,41 @@ func LoadOrCreate(path string) (Identity, error) {
 	return id, nil
 }
 
-// create writes a new identity whole or not at all, and onto the disk before anything is sealed to it.
+// create writes a new identity whole or not at all, and onto the disk before anything is sealed to it. Where another
+// process was first, the key is that one's.
 func create(path string) (Identity, error) {
 	x, err := age.GenerateX25519Identity()
 	if err != nil {
 		return Identity{}, fmt.Errorf("make a sealing key: %w", err)
 	}
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return Identity{}, fmt.Errorf("write a sealing key: %w", err)
-	}
-	_, err = fmt.Fprintf(f, "# public key: %s\n%s\n", x.Recipient(), x)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	switch err := write(path, fmt.Sprintf("# public key: %s\n%s\n", x.Recipient(), x)); {
+	case errors.Is(err, os.ErrExist):
+		return LoadOrCreate(path)
+	case err != nil:
 		return Identity{}, fmt.Errorf("write the sealing key %s: %w", path, err)
 	}
 	return Identity{x}, nil
+}
+
+// write makes a file for its owner only; os.ErrExist where there is one.
+func write(path, text string) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.new")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(f.Name())) }()
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil { // unlike a rename it never replaces a key
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Sealer seals for the workers of a group, and for the APIs, which seal anew when a group's key changes.
@@ -133,18 +151,23 @@ func NewOpener(identities ...Identity) *Opener {
 	return o
 }
 
+var errDamaged = errors.New("what is sealed is damaged")
+
 // Open returns the plain text.
 func (o *Opener) Open(ciphertext []byte) ([]byte, error) {
 	if len(ciphertext) > 2*MaxBytes {
 		return nil, errors.New("what is sealed is too large")
 	}
 	r, err := age.Decrypt(bytes.NewReader(ciphertext), o.identities...)
-	if err != nil {
-		return nil, fmt.Errorf("it was sealed for another key, or is damaged: %w", err)
+	if _, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
+		return nil, errors.New("it was sealed for another key")
+	}
+	if err != nil { // its text may quote what was read, which may be in clear
+		return nil, errDamaged
 	}
 	plaintext, err := io.ReadAll(io.LimitReader(r, MaxBytes+1))
 	if err != nil || len(plaintext) > MaxBytes {
-		return nil, errors.New("what is sealed is damaged")
+		return nil, errDamaged
 	}
 	return plaintext, nil
 }
