@@ -24,6 +24,7 @@ import (
 	"faena.dev/faena/internal/seal"
 	"faena.dev/faena/internal/telemetry"
 	"faena.dev/faena/internal/wiring"
+	"faena.dev/faena/internal/worker"
 )
 
 const (
@@ -165,6 +166,15 @@ func (h *hand) start() {
 	})
 }
 
+// quick makes a worker that confirms, re-reads and gives up in moments, and runs it.
+func (s *site) quick(id string, every worker.Every, change ...func(*wiring.WorkerOptions)) *hand {
+	s.t.Helper()
+	h := s.hand(id, change...)
+	h.Quicken(every)
+	h.start()
+	return h
+}
+
 // function is a revision whose parameter is the fixture's mode, but where mode gives one.
 func (s *site) function(name string, change func(*faena.Revision), mode ...string) *faena.Revision {
 	s.t.Helper()
@@ -212,6 +222,19 @@ func (s *site) record(id string) *faena.Record {
 	s.t.Helper()
 	r, _, err := s.bus.Record(s.t.Context(), group, "ana", id)
 	s.check(err)
+	return r
+}
+
+// is waits until an activation is in a state.
+func (s *site) is(id string, want faena.State) *faena.Record {
+	s.t.Helper()
+	var r *faena.Record
+	faenatest.EventuallyNil(s.t, patience, "activation "+id+" is "+string(want), func() error {
+		if r = s.record(id); r.State != want {
+			return fmt.Errorf("it is %s (%s: %s)", r.State, r.Reason, r.Message)
+		}
+		return nil
+	})
 	return r
 }
 
