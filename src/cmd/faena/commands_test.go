@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"testing"
 
 	"faena.dev/faena/internal/faenatest"
@@ -11,7 +12,7 @@ import (
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
-	u := a.up()
+	u := a.up("FAENA_WORKER_PLACES=" + strconv.Itoa(places))
 	s := &site{appliance: u, image: faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath, "arg"}}))}
 	for _, part := range []struct {
 		name string
@@ -19,10 +20,14 @@ func TestCommands(t *testing.T) {
 	}{
 		{"login", testLogin},
 		{"invoke", testInvoke},
+		{"activations", testActivations},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(a.of(t), s) })
 	}
 }
+
+// places is how many activations run at once.
+const places = 3
 
 // site is what the parts of TestCommands share.
 type site struct {
