@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,10 @@ const (
 	maxWords = 512
 )
 
+// repositoryPattern is what the engine takes as a repository: the library alone would let .. through, which is a way to
+// other paths of a host.
+var repositoryPattern = regexp.MustCompile(`^[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*)*$`)
+
 // Resolver pins references to digests. It is safe for concurrent use.
 type Resolver struct {
 	rules     Rules
@@ -46,18 +51,9 @@ func NewResolver(rules Rules) *Resolver {
 func (r *Resolver) Resolve(ctx context.Context, image string, creds *faena.Credentials, arch string) (faena.ResolvedImage, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveFor)
 	defer cancel()
-	ref, err := name.ParseReference(image, name.WeakValidation)
+	ref, err := r.parse(image)
 	if err != nil {
-		return faena.ResolvedImage{}, refused("image", "", "is no reference of an image: "+err.Error(), nil)
-	}
-	host := ref.Context().RegistryStr()
-	if err := r.rules.allows(host); err != nil {
-		return faena.ResolvedImage{}, refused("image", "image_refused", err.Error(), nil)
-	}
-	if r.rules.plain(host) {
-		if ref, err = name.ParseReference(image, name.WeakValidation, name.Insecure); err != nil {
-			return faena.ResolvedImage{}, refused("image", "", "is no reference of an image: "+err.Error(), nil)
-		}
+		return faena.ResolvedImage{}, err
 	}
 	q := question{ref: ref, arch: arch, creds: creds, opts: []remote.Option{remote.WithContext(ctx), remote.WithTransport(r.transport),
 		remote.WithAuth(authOf(creds)), remote.WithUserAgent("faena"), remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Steps: 2})}}
@@ -66,6 +62,28 @@ func (r *Resolver) Resolve(ctx context.Context, image string, creds *faena.Crede
 		return faena.ResolvedImage{}, q.meaning(err)
 	}
 	return out, nil
+}
+
+// parse reads a reference, if images may come from its registry.
+func (r *Resolver) parse(image string) (name.Reference, error) {
+	ref, err := name.ParseReference(image, name.WeakValidation)
+	if err != nil {
+		return nil, refused("image", "", "is no reference of an image: "+err.Error(), nil)
+	}
+	if repository := ref.Context().RepositoryStr(); !repositoryPattern.MatchString(repository) {
+		return nil, refused("image", "", "is no reference of an image: repository "+repository, nil)
+	}
+	host := ref.Context().RegistryStr()
+	if err := r.rules.allows(host); err != nil {
+		return nil, refused("image", "image_refused", err.Error(), nil)
+	}
+	if !r.rules.plain(host) {
+		return ref, nil
+	}
+	if ref, err = name.ParseReference(image, name.WeakValidation, name.Insecure); err != nil {
+		return nil, refused("image", "", "is no reference of an image: "+err.Error(), nil)
+	}
+	return ref, nil
 }
 
 func authOf(creds *faena.Credentials) authn.Authenticator {
@@ -122,6 +140,9 @@ func (q *question) choose(desc *remote.Descriptor) (v1.Image, error) {
 			return index.Image(m.Digest)
 		}
 		have = append(have, m.Platform.OS+"/"+m.Platform.Architecture)
+	}
+	if len(have) == 0 {
+		return nil, q.otherPlatform("no platform")
 	}
 	slices.Sort(have)
 	return nil, q.otherPlatform(strings.Join(slices.Compact(have), ", "))
