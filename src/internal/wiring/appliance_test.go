@@ -3,7 +3,6 @@ package wiring_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"io"
 	"net/http"
 	"strings"
@@ -33,33 +32,6 @@ func TestAppliance(t *testing.T) {
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(t, i) })
 	}
-}
-
-func testBytes(t *testing.T, i *installation) {
-	i.deploy(t, i.admin, "cat", func(s *client.Spec) { s.Input = client.InputStdin; s.ResultLimitBytes = 16 << 20 }, "cat")
-	pattern := func(n int) []byte {
-		p := make([]byte, n)
-		for k := range p {
-			p[k] = byte(k*7 + k/251)
-		}
-		return p
-	}
-	for name, in := range map[string][]byte{"empty": {}, "one byte": {0}, "no UTF-8": {0xff, 0xfe, 0, '\r', 'x'}, "a lone CR": []byte("10 %\r20 %\r"),
-		"1 MiB less 1": pattern(1<<20 - 1), "1 MiB": pattern(1 << 20), "1 MiB and 1": pattern(1<<20 + 1), "6 MiB": pattern(6 << 20)} {
-		t.Run(name, func(t *testing.T) {
-			out, err := activate(t.Context(), i.admin, "cat", in)
-			if err != nil || sha256.Sum256(out) != sha256.Sum256(in) {
-				t.Errorf("%d bytes came out of %d, %v", len(out), len(in), err)
-			}
-		})
-	}
-	t.Run("16 MiB of result", func(t *testing.T) {
-		i.deploy(t, i.admin, "size", func(s *client.Spec) { s.MemoryBytes = 64 << 20 }, "size", "16777216")
-		out, err := activate(t.Context(), i.admin, "size", nil)
-		if err != nil || sha256.Sum256(out) != sha256.Sum256(pattern(16<<20)) {
-			t.Errorf("%d bytes came out, %v", len(out), err)
-		}
-	})
 }
 
 func testRefusals(t *testing.T, i *installation) {
