@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,11 +33,13 @@ func (j *job) say(text string) {
 	j.w.mu.Lock()
 	defer j.w.mu.Unlock()
 	log := j.w.logs[j.record.ID]
-	offset := int64(len(log))
-	j.w.logs[j.record.ID] = append(log, text...)
-	if err := j.w.bus.PublishLog(group, j.record.User, j.record.ID, offset, []byte(text)); err != nil {
-		j.w.p.t.Error(err)
+	for piece := range slices.Chunk([]byte(text), 64<<10) {
+		if err := j.w.bus.PublishLog(group, j.record.User, j.record.ID, int64(len(log)), piece); err != nil {
+			j.w.p.t.Error(err)
+		}
+		log = append(log, piece...)
 	}
+	j.w.logs[j.record.ID] = log
 }
 
 // worker takes activations from the queue and settles them as a worker does, but runs no container.
