@@ -2,9 +2,11 @@ package registry
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -113,7 +115,7 @@ func (q *question) resolve() (faena.ResolvedImage, error) {
 	case desc.MediaType.IsImage():
 		img, err = desc.Image()
 	default:
-		return faena.ResolvedImage{}, refused("image", "image_platform", fmt.Sprintf("is of a format that is not run here (%s)", desc.MediaType), nil)
+		return faena.ResolvedImage{}, refused("image", "image_platform", fmt.Sprintf("is of a format that is not run here (%s)", desc.MediaType), q.creds)
 	}
 	if err != nil {
 		return faena.ResolvedImage{}, err
@@ -149,7 +151,7 @@ func (q *question) choose(desc *remote.Descriptor) (v1.Image, error) {
 }
 
 func (q *question) otherPlatform(have string) error {
-	return refused("image", "image_platform", fmt.Sprintf("is for %s, the workers run linux/%s", have, q.arch), nil)
+	return refused("image", "image_platform", fmt.Sprintf("is for %s, the workers run linux/%s", have, q.arch), q.creds)
 }
 
 func (q *question) read(img v1.Image) (faena.ResolvedImage, error) {
@@ -241,10 +243,12 @@ func refused(field, reason, text string, creds *faena.Credentials) error {
 	return e
 }
 
-// bounded makes foreign text fit for a message: one line, valid UTF-8, at most maxWords, and without the password.
+// bounded makes foreign text fit for a message: one line, valid UTF-8, at most maxWords, and without the password, also
+// as a registry has seen it.
 func bounded(text string, creds *faena.Credentials) string {
 	if creds != nil && creds.Password != "" {
-		text = strings.ReplaceAll(text, creds.Password, "***")
+		header := base64.StdEncoding.EncodeToString([]byte(creds.Username + ":" + creds.Password))
+		text = strings.NewReplacer(header, "***", creds.Password, "***", url.QueryEscape(creds.Password), "***").Replace(text)
 	}
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError }), " ")
 	if len(text) > maxWords {
