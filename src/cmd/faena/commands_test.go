@@ -12,8 +12,9 @@ import (
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
-	u := a.up("FAENA_WORKER_PLACES=" + strconv.Itoa(places))
-	s := &site{appliance: u, image: faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath, "arg"}}))}
+	private := faenatest.Registry(t, faenatest.RegistryOptions{Username: "puller", Password: pullPassword})
+	u := a.up("FAENA_WORKER_PLACES="+strconv.Itoa(places), "FAENA_REGISTRY_PRIVATE_HOSTS="+private)
+	s := &site{appliance: u, private: private, image: faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath, "arg"}}))}
 	for _, part := range []struct {
 		name string
 		test func(*account, *site)
@@ -21,6 +22,13 @@ func TestCommands(t *testing.T) {
 		{"login", testLogin},
 		{"invoke", testInvoke},
 		{"activations", testActivations},
+		{"functions", testFunctions},
+		{"deploy", testDeploy},
+		{"a private image", testPrivateImage},
+		{"users", testUsers},
+		{"workers", testWorkers},
+		{"doctor", testDoctor},
+		{"completion", testCompletion},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(a.of(t), s) })
 	}
@@ -32,5 +40,6 @@ const places = 3
 // site is what the parts of TestCommands share.
 type site struct {
 	*appliance
-	image string // of the fixture program in the engine; it writes its argument
+	image   string // of the fixture program in the engine; it writes its argument
+	private string // a registry that asks for puller's password
 }

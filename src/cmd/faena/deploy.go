@@ -197,6 +197,9 @@ func (a *app) push(ctx context.Context, p profile, image, name string) (ref stri
 	if p.Registry == "" {
 		return "", nil, errors.New("this login names no image registry of the appliance: log in with --registry HOST:PORT")
 	}
+	if !faena.ValidName(name) { // it is to be a repository's name
+		return "", nil, usage{fmt.Errorf("%q is no name of a function, which must match %s", name, faena.NamePattern)}
+	}
 	engine, err := dockerengine.Open(ctx, dockerengine.Options{})
 	if err != nil {
 		return "", nil, err

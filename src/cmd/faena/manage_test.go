@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"faena.dev/faena/internal/client"
+)
+
+// testFunctions: what is deployed, rolled back and deleted is what answers.
+func testFunctions(a *account, s *site) {
+	a.deploy("version", s.image)
+	a.deploy("version", s.image, append(mode("uid"), "--timeout", "5s", "--label", "team=a", "-e", "A=b=c")...)
+	says := func(want string) {
+		a.t.Helper()
+		if got := a.faena("invoke", "version", "one"); got != want {
+			a.t.Errorf("it answers %q, want %q", got, want)
+		}
+	}
+	says("0:0")
+	revisions := decode[[]client.Revision](a, "functions", "version")
+	if len(revisions) != 2 || revisions[0].Revision != 2 || revisions[0].Spec.TimeoutMs != 5000 || revisions[0].Spec.Env["A"] != "b=c" ||
+		revisions[0].Spec.Labels["team"] != "a" || revisions[1].Revision != 1 || !strings.HasPrefix(revisions[0].Digest, "sha256:") {
+		a.t.Errorf("the revisions are %+v", revisions)
+	}
+	if got := a.run(nil, "rollback", "version"); got != (answer{exitOK, "", "Revision 1 serves now.\n"}) {
+		a.t.Errorf("rollback: %+v", got)
+	}
+	says("one")
+	table := strings.Split(a.faena("functions", "version"), "\n")
+	if len(table) != 4 || !strings.HasPrefix(table[2], "1         yes ") || !strings.HasPrefix(table[1], "2             ") {
+		a.t.Errorf("the table of revisions is\n%s", strings.Join(table, "\n"))
+	}
+	if got := a.run(nil, "rollback", "version", "--revision", "2"); got.code != exitOK {
+		a.t.Errorf("rollback to 2: %+v", got)
+	}
+	says("0:0")
+	if got := a.run(nil, "rollback", "version", "--revision", "9"); got.code != exitNotFound && got.code != exitInvalid {
+		a.t.Errorf("rollback to what is not there: %+v", got)
+	}
+	if got := a.run(nil, "delete", "version", "--if-match", `"7"`); got.code != exitInvalid {
+		a.t.Errorf("delete with another's ETag: %+v", got)
+	}
+	if got := a.run(nil, "delete", "version"); got.code != exitOK || got.out != "" {
+		a.t.Errorf("delete: %+v", got)
+	}
+	for _, args := range [][]string{{"invoke", "version", "x"}, {"functions", "version"}, {"rollback", "version"}, {"delete", "version"}} {
+		if got := a.run(nil, args...); got.code != exitNotFound || got.out != "" || !strings.Contains(got.err, "function_not_found") {
+			a.t.Errorf("%s after that: %+v", args[0], got)
+		}
+	}
+	for _, f := range decode[[]client.FunctionHead](a, "functions") {
+		if f.Name == "version" {
+			a.t.Error("it is still listed")
+		}
+	}
+}
+
+func testDeploy(a *account, s *site) {
+	spec := filepath.Join(a.t.TempDir(), "spec.json")
+	if err := os.WriteFile(spec, []byte(`{"timeout_ms": 7000, "input": "stdin", "memory_bytes": 33554432}`), 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+	got := a.run(nil, "deploy", "filed", "-f", spec, "--from-engine", s.image, "--input", "arg")
+	if got.code != exitOK || !strings.HasPrefix(got.out, "FUNCTION  REVISION  DIGEST ") || !strings.Contains(got.err, "Pushing to ") {
+		a.t.Fatalf("with a file: %+v", got)
+	}
+	r := decode[[]client.Revision](a, "functions", "filed")[0]
+	*a.pulled = append(*a.pulled, r.Pull)
+	if r.Spec.TimeoutMs != 7000 || r.Spec.Input != client.InputArg || r.Spec.MemoryBytes != 32<<20 {
+		a.t.Errorf("the file and the flags give %+v", r.Spec)
+	}
+	if got := a.faena("invoke", "filed", "it runs"); got != "it runs" {
+		a.t.Errorf("it answers %q", got)
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"neither image", []string{"deploy", "f"}, exitUsage, "--image or --from-engine"},
+		{"both images", []string{"deploy", "f", "--image", "x", "--from-engine", s.image}, exitUsage, "--image or --from-engine"},
+		{"a bad size", []string{"deploy", "f", "--image", "x", "--memory", "1G"}, exitUsage, "--memory"},
+		{"a bad pair", []string{"deploy", "f", "--image", "x", "-e", "A"}, exitUsage, "--env"},
+		{"a bad duration", []string{"deploy", "f", "--image", "x", "--timeout", "5"}, exitUsage, "--timeout"},
+		{"an absent file", []string{"deploy", "f", "-f", "/nonexistent/spec"}, exitFailed, "/nonexistent/spec"},
+		{"an image that the engine has not", []string{"deploy", "f", "--from-engine", "faenatest/none:latest"}, exitFailed, "faenatest/none"},
+		{"an image that is not there", []string{"deploy", "f", "--image", s.registry + "/admin/none:1"}, exitInvalid, "image_"},
+		{"a name against the pattern", []string{"deploy", "Bad_Name", "--image", s.registry + "/admin/none:1"}, exitInvalid, "name"},
+		{"such a name from the engine", []string{"deploy", "Bad_Name", "--from-engine", s.image}, exitUsage, "name"},
+		{"memory out of range", []string{"deploy", "f", "--from-engine", s.image, "--memory", "1KiB"}, exitInvalid, "memory"},
+	} {
+		if got := a.run(nil, c.args...); got.code != c.code || got.out != "" || !strings.Contains(got.err, c.want) {
+			a.t.Errorf("%s: ends with %d, want %d and %q: %s", c.name, got.code, c.code, c.want, got.err)
+		}
+	}
+}
+
+func testUsers(a *account, s *site) {
+	login := func(password string) answer {
+		return a.run(strings.NewReader(password), "login", s.url, "--profile", "bob", "-u", "bob", "--password-stdin")
+	}
+	put := a.run(strings.NewReader("first-password\n"), "users", "put", "bob", "--limit", "default=1", "--password-stdin")
+	if put != (answer{exitOK, "", "User bob: role user, limits default=1.\n"}) {
+		a.t.Fatalf("put: %+v", put)
+	}
+	if got := login("first-password"); got.code != exitOK {
+		a.t.Fatalf("login: %+v", got)
+	}
+	for _, args := range [][]string{{"users"}, {"workers"}, {"users", "put", "eve"}, {"users", "delete", "admin"}} {
+		if got := a.run(nil, append(args, "--profile", "bob")...); got.code != exitUnauthenticated || got.out != "" {
+			a.t.Errorf("who is no admin calls %s: %+v", strings.Join(args, " "), got)
+		}
+	}
+	if got := a.run(strings.NewReader("second-password"), "users", "password", "--profile", "bob", "--password-stdin"); got.code != exitOK {
+		a.t.Errorf("password: %+v", got)
+	}
+	if got := a.faena("users", "usage", "--profile", "bob"); !strings.HasPrefix(got, "USER  ACTIVE  LIMIT  BACKLOG  COMPLETED  FAILED\nbob   0       1 ") {
+		a.t.Errorf("with the password that the profile has now, usage is\n%s", got)
+	}
+	if got := login("first-password"); got.code != exitUnauthenticated {
+		a.t.Errorf("with the password before: %+v", got)
+	}
+	found := false
+	for _, u := range decode[[]client.User](a, "users") {
+		found = found || u.Name == "bob" && u.Role == client.RoleUser && u.Groups["default"] == 1
+	}
+	if !found || !strings.Contains(a.faena("users"), "\nbob ") {
+		a.t.Error("he is not listed")
+	}
+	if got := a.run(nil, "users", "delete", "bob"); got.code != exitOK || got.out != "" {
+		a.t.Errorf("delete: %+v", got)
+	}
+	if got := a.run(nil, "functions", "--profile", "bob"); got.code != exitUnauthenticated {
+		a.t.Errorf("deleted, he calls: %+v", got)
+	}
+	if got := a.run(nil, "users", "usage", "nobody"); got.code != exitNotFound {
+		a.t.Errorf("usage of nobody: %+v", got)
+	}
+}
+
+// A shell must be able to read what completion writes for it.
+func testCompletion(a *account, _ *site) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if got := a.run(nil, "completion", shell); got.code != exitOK || !strings.Contains(got.out, "faena") || got.err != "" {
+			a.t.Errorf("%s: %+v", shell, got)
+		}
+	}
+	check := exec.CommandContext(a.t.Context(), "bash", "-n")
+	check.Stdin = bytes.NewReader([]byte(a.faena("completion", "bash")))
+	if out, err := check.CombinedOutput(); err != nil {
+		a.t.Errorf("bash does not take it: %v: %s", err, out)
+	}
+	if got := a.faena("__complete", "logs", "--f"); !strings.HasPrefix(got, "--follow\t") {
+		a.t.Errorf("logs --f is completed with %q", got)
+	}
+}
