@@ -6,8 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -85,81 +83,6 @@ func testRefusals(t *testing.T, i *installation) {
 		}
 		if ended(t, i.admin, id).State != client.StateSucceeded {
 			t.Error("it did not succeed")
-		}
-	})
-}
-
-func testLimit(t *testing.T, i *installation) {
-	const limit = 4
-	jorge := i.user(t, "jorgeSD", limit)
-	i.deploy(t, jorge, "sleep", nil, "sleep", "700")
-	i.deploy(t, jorge, "arg", nil, "arg")
-
-	t.Run("exactly N of 500 parallel calls are admitted", func(t *testing.T) {
-		var admitted, refused atomic.Int64
-		var wg sync.WaitGroup
-		gate := make(chan struct{})
-		for range 500 {
-			wg.Go(func() {
-				<-gate
-				_, err := activate(t.Context(), jorge, "sleep", nil)
-				switch {
-				case err == nil:
-					admitted.Add(1)
-				case failure(t, err).Status == http.StatusTooManyRequests && failure(t, err).Retryable:
-					refused.Add(1)
-				default:
-					t.Error(err)
-				}
-			})
-		}
-		close(gate)
-		wg.Wait()
-		// All calls are made before the first activation can end (700 ms and a container's start).
-		if admitted.Load() != limit || refused.Load() != 500-limit {
-			t.Errorf("%d admitted, %d refused, want %d admitted", admitted.Load(), refused.Load(), limit)
-		}
-	})
-	t.Run("usage and counters are right within a second or two", func(t *testing.T) {
-		id := async(t, jorge, "sleep", "")
-		usage := func() client.Usage {
-			u, err := client.Read[client.Usage](jorge.GetUsage(t.Context(), "jorgeSD"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return u
-		}
-		if u := usage(); u.Active != 1 || u.Limit != limit {
-			t.Errorf("usage %+v, want 1 active of %d", u, limit)
-		}
-		ended(t, jorge, id)
-		faenatest.Eventually(t, 10*time.Second, "nothing is active, all are counted", func() bool {
-			u := usage()
-			return u.Active == 0 && u.Completed == limit+1
-		})
-	})
-	t.Run("one client at limit 1, one call after the other, is never refused", func(t *testing.T) {
-		i.limit(t, "jorgeSD", 1, "")
-		for n := range 60 {
-			if _, err := activate(t.Context(), jorge, "arg", []byte("x")); err != nil {
-				t.Fatalf("call %d: %v", n, err)
-			}
-		}
-	})
-	t.Run("a limit that changes while work is queued loses nothing", func(t *testing.T) {
-		i.limit(t, "jorgeSD", 10, "")
-		var ids []string
-		for range 8 { // asynchronous calls leave a fifth of the limit
-			ids = append(ids, async(t, jorge, "sleep", ""))
-		}
-		i.limit(t, "jorgeSD", 2, "")
-		if _, err := activate(t.Context(), jorge, "arg", nil); failure(t, err).Status != http.StatusTooManyRequests {
-			t.Errorf("above the lowered limit: %v", err)
-		}
-		for _, id := range ids {
-			if a := ended(t, jorge, id); a.State != client.StateSucceeded {
-				t.Errorf("%s %s: %s", id, a.State, a.Message)
-			}
 		}
 	})
 }
