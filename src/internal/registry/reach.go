@@ -29,6 +29,7 @@ const (
 	dialTimeout     = 5 * time.Second
 	headerTimeout   = 15 * time.Second
 	maxAnswerBytes  = 8 << 20 // of a manifest, a configuration or a token
+	maxRedirects    = 10
 	maxIdleConns    = 16
 	dockerHub       = "index.docker.io"
 	dockerHubServer = "registry-1.docker.io"
@@ -110,7 +111,7 @@ func (r *Rules) transport() http.RoundTripper {
 		MaxIdleConns: maxIdleConns, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true}}
 }
 
-// guarded refuses plain HTTP and bounds answers.
+// guarded refuses plain HTTP and bounds answers and redirects.
 type guarded struct {
 	rules *Rules
 	next  http.RoundTripper
@@ -119,6 +120,9 @@ type guarded struct {
 func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" && !g.rules.plain(req.URL.Host) {
 		return nil, fmt.Errorf("plain HTTP to %s is %w", req.URL.Host, errRefused)
+	}
+	if redirects(req) > maxRedirects {
+		return nil, fmt.Errorf("stopped after %d redirects", maxRedirects)
 	}
 	res, err := g.next.RoundTrip(req)
 	if err != nil {
@@ -129,6 +133,16 @@ func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 		io.Closer
 	}{io.LimitReader(res.Body, maxAnswerBytes), res.Body}
 	return res, nil
+}
+
+// redirects is how many redirects led to a request. The library has a check of its own in the place of net/http's, and
+// does not count.
+func redirects(req *http.Request) (n int) {
+	for req.Response != nil && req.Response.Request != nil {
+		req = req.Response.Request
+		n++
+	}
+	return n
 }
 
 // plain reports whether a host may be spoken to without TLS.

@@ -38,11 +38,12 @@ var repositoryPattern = regexp.MustCompile(`^[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*(/[
 type Resolver struct {
 	rules     Rules
 	transport http.RoundTripper
+	within    time.Duration // bounds all questions for one image
 }
 
 // NewResolver makes it.
 func NewResolver(rules Rules) *Resolver {
-	r := &Resolver{rules: rules}
+	r := &Resolver{rules: rules, within: resolveFor}
 	r.transport = r.rules.transport()
 	return r
 }
@@ -51,7 +52,7 @@ func NewResolver(rules Rules) *Resolver {
 // be nil. Errors are *faena.Error: KindInvalid with the reason image_not_found, image_denied, image_platform or
 // image_refused, in the registry's words; KindUnavailable for a registry that does not answer.
 func (r *Resolver) Resolve(ctx context.Context, image string, creds *faena.Credentials, arch string) (faena.ResolvedImage, error) {
-	ctx, cancel := context.WithTimeout(ctx, resolveFor)
+	ctx, cancel := context.WithTimeout(ctx, r.within)
 	defer cancel()
 	ref, err := r.parse(image)
 	if err != nil {
