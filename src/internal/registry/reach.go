@@ -35,15 +35,24 @@ const (
 	dockerHubServer = "registry-1.docker.io"
 )
 
-// listed reports whether a list of hosts has host:port, or host for any port.
+// listed reports whether a list of hosts has host:port, or host for any port. Without a port it is that of HTTPS.
 func listed(list []string, hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
+	host, port := split(hostport)
+	if port == "" {
+		hostport = net.JoinHostPort(host, "443")
 	}
 	return slices.ContainsFunc(list, func(entry string) bool {
 		return strings.EqualFold(entry, hostport) || strings.EqualFold(strings.Trim(entry, "[]"), host)
 	})
+}
+
+// split takes host:port apart; port may be missing. An IPv6 address loses its brackets.
+func split(hostport string) (host, port string) {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return strings.Trim(hostport, "[]"), ""
+	}
+	return host, port
 }
 
 // canonical gives Docker Hub its one name.
@@ -71,8 +80,10 @@ func (r *Rules) allows(host string) error {
 // into a network all the same (RFC 6890).
 var special = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("fec0::/10"),
+	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("fec0::/10"),
+	// Addresses of IPv6 that have one of IPv4 in them, which something on the way may go on to.
+	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("::/96"), netip.MustParsePrefix("::ffff:0:0:0/96"),
+	netip.MustParsePrefix("2001::/32"), netip.MustParsePrefix("2002::/16"),
 }
 
 // reach reports whether an address may be dialled for a host.
@@ -147,11 +158,8 @@ func redirects(req *http.Request) (n int) {
 
 // plain reports whether a host may be spoken to without TLS.
 func (r *Rules) plain(hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	host, _ := split(hostport)
+	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.Unmap().IsLoopback() || host == "localhost" || listed(r.Insecure, hostport)
 }
 
@@ -167,13 +175,10 @@ func (r *Resolver) Check(ctx context.Context, host string) error {
 	if listed(r.rules.PrivateHosts, host) {
 		return nil
 	}
-	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	}
+	name, _ := split(host)
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", strings.Trim(name, "[]"))
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	if err != nil {
 		return fmt.Errorf("the address of %s cannot be found: %w", host, err)
 	}
