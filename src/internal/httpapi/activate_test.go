@@ -212,7 +212,7 @@ func TestActivate_CallerGoesAway(t *testing.T) {
 	id := <-g.running
 	leave()
 	s.eventually("the call is over for the API", func() bool {
-		return s.observer.ended(request{http.MethodPost, "/v1/functions/{name}/activations", http.StatusServiceUnavailable})
+		return s.observer.count(request{http.MethodPost, "/v1/functions/{name}/activations", http.StatusServiceUnavailable}) == 1
 	})
 	if u := s.usage(); u.Active != 1 {
 		t.Errorf("%d are active, want 1: it holds its slot", u.Active)

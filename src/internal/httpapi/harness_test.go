@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -160,18 +159,19 @@ type site struct {
 }
 
 // serve serves an API until the test ends; change may put other parts and shorter times into it before.
-func (p *platform) serve(t testing.TB, change ...func(*API)) *site {
+func (p *platform) serve(t testing.TB, change ...func(*site)) *site {
 	t.Helper()
 	s := &site{platform: p, t: t, observer: &observer{}}
 	logger := slog.New(slog.NewJSONHandler(&p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s.api = New(Options{Functions: p.Control, Activations: p.Control, Users: p.Control, Workers: p.Control, Health: p.Control, Auth: p.auth,
 		Logger: logger, Observer: s.observer})
+	s.server = s.api.Server()
 	for _, c := range change {
-		c(s.api)
+		c(s)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	noError(t, err)
-	s.address, s.server = listener.Addr().String(), s.api.Server()
+	s.address = listener.Addr().String()
 	s.client = &http.Client{Transport: &http.Transport{DisableCompression: true}, Timeout: time.Minute,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	served := make(chan error, 1)
@@ -208,11 +208,16 @@ func (o *observer) Request(method, route string, status int, took time.Duration)
 	o.seen = append(o.seen, request{method, route, status})
 }
 
-// ended reports whether a request was answered.
-func (o *observer) ended(r request) bool {
+// count is how many such requests were answered.
+func (o *observer) count(r request) (n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return slices.Contains(o.seen, r)
+	for _, seen := range o.seen {
+		if seen == r {
+			n++
+		}
+	}
+	return n
 }
 
 // logBuffer is what has been logged.

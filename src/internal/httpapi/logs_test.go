@@ -236,7 +236,7 @@ func TestLogs_FollowUntilTheServerStops(t *testing.T) {
 	k := newTalk()
 	p.worker(1, k.run)
 	p.deploy("ann", "tool")
-	s := p.serve(t, func(a *API) { a.o.KeepAlive = 5 * time.Millisecond })
+	s := p.serve(t, func(s *site) { s.api.o.KeepAlive = 5 * time.Millisecond })
 	id := s.accepted("x")
 	<-k.id
 	st := s.follow(id)
