@@ -27,6 +27,8 @@ func TestAppliance(t *testing.T) {
 		{"Refusals", testRefusals},
 		{"Limit", testLimit},
 		{"Activations", testActivations},
+		{"Metrics", testMetrics},
+		{"Health", testHealth},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(t, i) })
 	}
