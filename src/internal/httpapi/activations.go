@@ -115,8 +115,8 @@ func (a *API) logOf(r *http.Request, rec *faena.Record) []byte {
 	}
 	_, p, err := a.o.Activations.Logs(r.Context(), rec.User, rec.ID)
 	if err != nil {
-		a.log.LogAttrs(r.Context(), slog.LevelWarn, "the log of an activation could not be read for its answer",
-			append(Attrs(r.Context()), slog.String("activation_id", rec.ID), slog.Any("error", err))...)
+		a.report(r.Context(), slog.LevelWarn, "the log of an activation could not be read for its answer",
+			slog.String("activation_id", rec.ID), slog.Any("error", err))
 	}
 	return p
 }

@@ -147,9 +147,8 @@ func (a *API) finish(w *response, r *http.Request, c *call) {
 		a.o.Observer.Request(r.Method, c.route, w.status, took)
 	}
 	if a.log.Enabled(r.Context(), slog.LevelDebug) {
-		a.log.LogAttrs(r.Context(), slog.LevelDebug, "request", append(Attrs(r.Context()), slog.String("method", r.Method),
-			slog.String("route", c.route), slog.Int("status", w.status), slog.Int64("bytes", w.bytes),
-			slog.String("user", c.user.Name), slog.Int64("took_us", took.Microseconds()))...)
+		a.report(r.Context(), slog.LevelDebug, "request", slog.String("method", r.Method), slog.String("route", c.route),
+			slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.String("user", c.user.Name), slog.Int64("took_us", took.Microseconds()))
 	}
 	if abort {
 		panic(http.ErrAbortHandler) // the answer cannot be completed: the connection ends, so that the client knows

@@ -46,6 +46,11 @@ func Attrs(ctx context.Context) []slog.Attr {
 	return []slog.Attr{slog.String("request_id", c.requestID), slog.String("trace_id", c.traceparent[3:35])}
 }
 
+// report logs a line of the request that ctx belongs to.
+func (a *API) report(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
+	a.log.LogAttrs(ctx, level, message, append(Attrs(ctx), attrs...)...)
+}
+
 // requestID keeps an id of the caller's that is safe in headers, logs and documents, and makes one otherwise.
 func requestID(given string) string {
 	if len(given) < 1 || len(given) > 128 {

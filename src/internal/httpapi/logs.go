@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"sync"
@@ -89,7 +90,7 @@ func (a *API) follow(w http.ResponseWriter, r *http.Request, id string, from int
 		err = errors.Join(err, s.send("error", "", p))
 	}
 	if err != nil && ctx.Err() == nil {
-		a.log.WarnContext(r.Context(), "a log could not be followed to its end", "activation_id", id, "request_id", RequestID(r.Context()), "error", err)
+		a.report(r.Context(), slog.LevelWarn, "a log could not be followed to its end", slog.String("activation_id", id), slog.Any("error", err))
 	}
 }
 

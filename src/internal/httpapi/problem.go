@@ -22,17 +22,20 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 			Message: "The call was given up. An activation that was accepted goes on."}
 	}
 	e, ok := errors.AsType[*faena.Error](err)
+	if ok {
+		_, ok = answers[e.Kind] // one that is not in the table is a bug
+	}
 	if !ok {
 		e = &faena.Error{Kind: faena.KindInternal, Err: err}
 	}
 	if e.Kind == faena.KindInternal {
-		a.log.ErrorContext(r.Context(), "a request failed for an unexpected reason", "request_id", RequestID(r.Context()),
-			"activation_id", e.Activation, "method", r.Method, "route", callOf(r.Context()).route, "error", err)
+		a.report(r.Context(), slog.LevelError, "a request failed for an unexpected reason", slog.String("activation_id", e.Activation),
+			slog.String("method", r.Method), slog.String("route", callOf(r.Context()).route), slog.Any("error", err))
 		e = &faena.Error{Kind: faena.KindInternal, Reason: "internal", Component: faena.ComponentAPI, Activation: e.Activation,
 			Message: "Something unexpected happened. An operator finds its cause in the log under this request id.", OutcomeUnknown: e.OutcomeUnknown}
 	} else if e.Kind == faena.KindUnavailable && e.Err != nil {
-		a.log.WarnContext(r.Context(), "a part of the platform is away", "request_id", RequestID(r.Context()),
-			"activation_id", e.Activation, "reason", e.Reason, "component", e.Component, "error", e.Err)
+		a.report(r.Context(), slog.LevelWarn, "a part of the platform is away", slog.String("activation_id", e.Activation),
+			slog.String("reason", e.Reason), slog.String("component", string(e.Component)), slog.Any("error", e.Err))
 	}
 	a.writeProblem(w, r, problemOf(e, w.Header()))
 }
@@ -86,7 +89,7 @@ func (a *API) writeProblem(w http.ResponseWriter, r *http.Request, p Problem) {
 	b, err := json.Marshal(p)
 	if err != nil {
 		// Strings and numbers only: it cannot happen, and if it does the caller still gets the status.
-		a.log.ErrorContext(r.Context(), "a problem document could not be encoded", "request_id", p.RequestID, "error", err)
+		a.report(r.Context(), slog.LevelError, "a problem document could not be encoded", slog.Any("error", err))
 		b = []byte("{}")
 	}
 	writeBytes(w, p.Status, problemType, append(b, '\n'))
@@ -97,8 +100,8 @@ func (a *API) panicked(w *response, r *http.Request, p any) {
 	if p == http.ErrAbortHandler {
 		return
 	}
-	a.log.LogAttrs(r.Context(), slog.LevelError, "a request panicked", slog.String("request_id", RequestID(r.Context())),
-		slog.String("method", r.Method), slog.String("route", callOf(r.Context()).route), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+	a.report(r.Context(), slog.LevelError, "a request panicked", slog.String("method", r.Method),
+		slog.String("route", callOf(r.Context()).route), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 	if w.status == 0 {
 		a.writeProblem(w, r, problemOf(&faena.Error{Kind: faena.KindInternal, Reason: "internal", Component: faena.ComponentAPI,
 			Message: "Something unexpected happened. An operator finds its cause in the log under this request id."}, w.Header()))
