@@ -54,8 +54,8 @@ func (e engine) Images(ctx context.Context) ([]worker.Image, error) {
 }
 
 // Cgroup implements worker.Containers.
-func (e engine) Cgroup(ctx context.Context, id string) (worker.Cgroup, error) {
-	c, err := e.Stats(ctx, id)
+func (e engine) Cgroup(id string, pid int) (worker.Cgroup, error) {
+	c, err := e.Stats(id, pid)
 	if err != nil {
 		return nil, err // not c, which would be a nil pointer in an interface
 	}
