@@ -1,7 +1,9 @@
 package registry
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -193,3 +195,5 @@ func TestResolver_NoImage(t *testing.T) {
 		}
 	}
 }
+
+func sha256Of(text []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(text)) }
