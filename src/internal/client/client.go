@@ -22,6 +22,10 @@ const (
 	dialTimeout = 10 * time.Second
 	// answerTimeout is how long the first byte of an answer may take: an activation's may take eleven minutes.
 	answerTimeout = 11 * time.Minute
+	// followTries is how often a log's connection is made again that gives nothing new, followPause how long after the
+	// first loss; the pause grows with each.
+	followTries = 5
+	followPause = 500 * time.Millisecond
 	// maxProblem bounds a problem document, maxAnswer any other JSON.
 	maxProblem = 4 << 20
 	maxAnswer  = 128 << 20
@@ -30,7 +34,7 @@ const (
 // ErrAway is an appliance that does not answer.
 var ErrAway = errors.New("the appliance does not answer")
 
-// Failure is an answer with a status of 400 or more.
+// Failure is an answer with a status of 300 or more.
 type Failure struct{ Problem }
 
 // Error is what happened, in a sentence.
@@ -54,8 +58,9 @@ type Options struct {
 // and the like turn their answers into values and errors.
 type Client struct {
 	*operations
-	o    Options
-	http *http.Client
+	o     Options
+	http  *http.Client
+	pause time.Duration // followPause, but for tests
 }
 
 // New makes a client; nothing is called yet. Credentials never go over plain HTTP to another host.
@@ -79,7 +84,7 @@ func New(o Options) (*Client, error) {
 		}
 		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	c := &Client{o: o, http: &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	c := &Client{o: o, pause: followPause, http: &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	c.operations = &operations{Server: strings.TrimSuffix(o.URL, "/") + "/", Client: c.http, RequestEditors: []RequestEditorFn{c.sign}}
 	return c, nil
 }
@@ -105,7 +110,7 @@ func check(res *http.Response, err error) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	if res.StatusCode < 400 {
+	if res.StatusCode < 300 { // a redirection is none of Faena's answers, and is not followed
 		return res, nil
 	}
 	defer func() { _ = res.Body.Close() }()
@@ -140,25 +145,31 @@ func Read[T any](res *http.Response, err error) (v T, _ error) {
 func Stream(res *http.Response, err error) (*http.Response, error) { return check(res, err) }
 
 // FollowLogs calls fn with the log of an activation from an offset on, as it grows, until the activation ends, and
-// returns how. A connection that is lost is made again where it was.
+// returns how. A connection that is lost is made again where it was, also where the appliance is away for a moment.
 func (c *Client) FollowLogs(ctx context.Context, id string, from int64, fn func(p []byte) error) (EndEvent, error) {
 	for lost := 0; ; {
 		end, next, err := c.followOnce(ctx, id, from, fn)
-		if err == nil || !errors.Is(err, ErrAway) || ctx.Err() != nil {
+		if err == nil || !passing(err) || ctx.Err() != nil {
 			return end, err
 		}
 		if next > from {
 			from, lost = next, 0
 		}
-		if lost++; lost > 5 {
+		if lost++; lost > followTries {
 			return end, err
 		}
 		select {
 		case <-ctx.Done():
 			return end, ctx.Err()
-		case <-time.After(time.Duration(lost) * 500 * time.Millisecond):
+		case <-time.After(time.Duration(lost) * c.pause):
 		}
 	}
+}
+
+// passing reports whether the same question may have an answer in a moment.
+func passing(err error) bool {
+	f, ok := errors.AsType[*Failure](err)
+	return errors.Is(err, ErrAway) || ok && f.Status == http.StatusServiceUnavailable && f.Retryable
 }
 
 func (c *Client) followOnce(ctx context.Context, id string, from int64, fn func(p []byte) error) (end EndEvent, next int64, err error) {
@@ -170,15 +181,17 @@ func (c *Client) followOnce(ctx context.Context, id string, from int64, fn func(
 	defer func() { _ = res.Body.Close() }()
 	lines := bufio.NewScanner(res.Body)
 	lines.Buffer(make([]byte, 64<<10), maxProblem)
-	event := ""
+	event, data := "", []byte(nil)
 	for lines.Scan() {
 		line := lines.Bytes()
 		if v, ok := bytes.CutPrefix(line, []byte("event: ")); ok {
 			event = string(v)
 		}
-		data, ok := bytes.CutPrefix(line, []byte("data: "))
-		if !ok {
-			continue
+		if v, ok := bytes.CutPrefix(line, []byte("data: ")); ok {
+			data = bytes.Clone(v)
+		}
+		if len(line) > 0 {
+			continue // an event is whole at the empty line after it: a connection may be lost at any byte
 		}
 		switch event {
 		case "log":
@@ -199,6 +212,7 @@ func (c *Client) followOnce(ctx context.Context, id string, from int64, fn func(
 			}
 			return end, next, f
 		}
+		event, data = "", nil
 	}
 	return end, next, fmt.Errorf("%w: the log's connection ended", ErrAway)
 }
