@@ -2,8 +2,6 @@ package wiring_test
 
 import (
 	"bytes"
-	"context"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -28,6 +26,7 @@ func TestAppliance(t *testing.T) {
 		{"Limit", testLimit},
 		{"Activations", testActivations},
 		{"Logs", testLogs},
+		{"Trace", testTrace},
 		{"Metrics", testMetrics},
 		{"Health", testHealth},
 	} {
@@ -73,6 +72,14 @@ func testRefusals(t *testing.T, i *installation) {
 		}
 		if out, err := activate(t.Context(), i.admin, "arg", bytes.Repeat([]byte("x"), faena.MaxArgBytes)); err != nil || len(out) != faena.MaxArgBytes {
 			t.Errorf("%d bytes, %v", len(out), err)
+		}
+	})
+	t.Run("an image that has gone from its registry since", func(t *testing.T) {
+		ref := i.push(t, "gone", faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath}})
+		i.deploy(t, i.admin, "gone", func(s *client.Spec) { s.Image = ref })
+		i.unpush(t, ref)
+		if f := failure(t, call("gone", nil)); f.Status != http.StatusBadGateway || f.Reason != "image_not_found" || f.ActivationID == "" {
+			t.Errorf("got %d %s: %s", f.Status, f.Reason, f.Detail)
 		}
 	})
 	t.Run("another user's function and activation are not there", func(t *testing.T) {
@@ -138,20 +145,6 @@ func testActivations(t *testing.T, i *installation) {
 		}
 		if out, err := activate(t.Context(), ada, "v", []byte("one")); err != nil || string(out) != "one" {
 			t.Errorf("revision 1 again: %q, %v", out, err)
-		}
-	})
-	t.Run("the trace of the request reaches the function", func(t *testing.T) {
-		i.deploy(t, ada, "env", nil, "env")
-		trace := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-		res, err := client.Stream(ada.ActivateWithBody(t.Context(), "env", &client.ActivateParams{}, "text/plain", strings.NewReader(""),
-			func(_ context.Context, r *http.Request) error { r.Header.Set("Traceparent", trace); return nil }))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = res.Body.Close() }()
-		out, err := io.ReadAll(res.Body)
-		if err != nil || !strings.Contains(string(out), "TRACEPARENT="+trace+"\n") || strings.Contains(string(out), pullPassword) {
-			t.Errorf("the environment is %q, %v", out, err)
 		}
 	})
 }

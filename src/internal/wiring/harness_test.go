@@ -135,6 +135,24 @@ func (i *installation) push(t *testing.T, name string, s faenatest.ImageSpec) st
 	return faenatest.Push(t, i.registry, name, faenatest.Image(t, s), &faena.Credentials{Username: puller.Username, Password: puller.Password})
 }
 
+// unpush removes an image from the registry.
+func (i *installation) unpush(t *testing.T, ref string) {
+	t.Helper()
+	path, digest, _ := strings.Cut(strings.TrimPrefix(ref, i.registry), "@")
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, "http://"+i.registry+"/v2"+path+"/manifests/"+digest, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetBasicAuth(puller.Username, puller.Password)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := res.Body.Close(); err != nil || res.StatusCode != http.StatusAccepted {
+		t.Fatalf("remove %s: %s, %v", ref, res.Status, err)
+	}
+}
+
 // deploy deploys a mode of the fixture program as a function. Without one the parameter is the mode.
 func (i *installation) deploy(t *testing.T, c *client.Client, name string, change func(*client.Spec), mode ...string) {
 	t.Helper()
