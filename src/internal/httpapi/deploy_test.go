@@ -65,6 +65,12 @@ func TestPutFunction_Invalid(t *testing.T) {
 		{"wrong type", `"timeout_ms":"5s"`, "timeout_ms", "an integer"},
 		{"a fraction", `"timeout_ms":100.5`, "timeout_ms", "an integer"},
 		{"over 64 bits", `"memory_bytes":1e30`, "memory_bytes", "an integer"},
+		{"no number of a list's kind", `"args":["a",1]`, "args[1]", "is a number, must be a text"},
+		{"no text in a map", `"env":{"A":true}`, "env.A", "is a boolean, must be a text"},
+		{"an object in an object", `"registry":{"username":{"a":1},"password":"p"}`, "registry.username", "is an object, must be a text"},
+		{"a list for an object", `"registry":[]`, "registry", "is a list, must be an object"},
+		{"a number for a boolean", `"writable_root":1`, "writable_root", "true or false"},
+		{"over what a float holds", `"cpus":1e999`, "cpus", "a number"},
 		{"not a list", `"args":"a b"`, "args", "a list"},
 		{"timeout too short", `"timeout_ms":99`, "timeout_ms", "from 100 to 600000 milliseconds"},
 		{"timeout too long", `"timeout_ms":600001`, "timeout_ms", "from 100 to 600000 milliseconds"},
@@ -98,6 +104,10 @@ func TestPutFunction_Invalid(t *testing.T) {
 			s.in(t).call(http.MethodPut, "/v1/functions/tool", as("ann"), body(text)).problem(http.StatusUnprocessableEntity, "invalid").names(t, "body")
 		})
 	}
+	t.Run("all types at once", func(t *testing.T) {
+		s.in(t).call(http.MethodPut, "/v1/functions/tool", as("ann"), s.put(`"warm":"1","cpus":[],"labels":{"a":1},"new":{"a":null}`)).
+			problem(http.StatusUnprocessableEntity, "invalid").names(t, "warm", "cpus", "labels.a", "new")
+	})
 	t.Run("all at once", func(t *testing.T) {
 		s.in(t).call(http.MethodPut, "/v1/functions/tool", as("ann"), s.put(`"timeout_ms":1,"memory_bytes":1,"cpus":100,"pids":-1`)).
 			problem(http.StatusUnprocessableEntity, "invalid").names(t, "timeout_ms", "memory_bytes", "pids", "cpus")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -48,7 +49,7 @@ func (a *API) decode(w http.ResponseWriter, r *http.Request, v any, mayBeEmpty b
 	if err := c.value(reflect.TypeOf(v).Elem(), ""); err != nil {
 		return err
 	}
-	if typed {
+	if typed && len(c.bad) == 0 { // a number that is too large for a float
 		c.complain(wrongType.Field, "is a JSON "+clip(wrongType.Value)+", must be "+article(wrongType.Type.Kind().String()))
 	}
 	if len(c.bad) > 0 {
@@ -81,6 +82,10 @@ func (c *checker) value(t reflect.Type, path string) error {
 	}
 	if t != nil && t.Kind() == reflect.Pointer {
 		t = t.Elem()
+	}
+	if t != nil && token != nil && !fits(t, token) {
+		c.complain(path, "is "+describe(token)+", must be "+article(t.Kind().String()))
+		t = nil
 	}
 	switch token {
 	case nil:
@@ -155,6 +160,43 @@ func member(t reflect.Type, name string) (inner reflect.Type, known bool) {
 	return nil, true
 }
 
+// fits reports whether a value that begins with token can be decoded into a t.
+func fits(t reflect.Type, token json.Token) (ok bool) {
+	switch t.Kind() {
+	case reflect.String:
+		_, ok = token.(string)
+	case reflect.Bool:
+		_, ok = token.(bool)
+	case reflect.Int, reflect.Int64:
+		n, number := token.(json.Number)
+		_, err := strconv.ParseInt(n.String(), 10, t.Bits())
+		ok = number && err == nil
+	case reflect.Float64:
+		_, ok = token.(json.Number)
+	case reflect.Slice:
+		ok = token == json.Delim('[')
+	case reflect.Map, reflect.Struct:
+		ok = token == json.Delim('{')
+	}
+	return ok
+}
+
+// describe says what a value is that begins with token, without the value: it may be a secret in the wrong place.
+func describe(token json.Token) string {
+	switch token.(type) {
+	case json.Number:
+		return "a number"
+	case bool:
+		return "a boolean"
+	case string:
+		return "a text"
+	}
+	if token == json.Delim('[') {
+		return "a list"
+	}
+	return "an object"
+}
+
 // article is a Go kind in a caller's words.
 func article(kind string) string {
 	switch {
@@ -169,7 +211,7 @@ func article(kind string) string {
 	case kind == "bool":
 		return "true or false"
 	}
-	return "a " + kind
+	return "a text"
 }
 
 // clip bounds what is repeated of a caller's text.
