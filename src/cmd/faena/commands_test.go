@@ -19,6 +19,7 @@ func TestCommands(t *testing.T) {
 		name string
 		test func(*account, *site)
 	}{
+		{"listens", testListens},
 		{"login", testLogin},
 		{"invoke", testInvoke},
 		{"activations", testActivations},

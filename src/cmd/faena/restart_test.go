@@ -109,3 +109,40 @@ func TestUp_Twice(t *testing.T) {
 		t.Errorf("the first ends with %d", code)
 	}
 }
+
+// Asked to stop, it lets what runs end within its limits, leaves no container, and goes on where it was.
+func TestUp_Stopped(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	limits := []string{"FAENA_WORKER_PLACES=3", "FAENA_DRAIN_AFTER=10s", "FAENA_WORKER_DRAIN_WITHIN=4s"}
+	u := a.up(limits...)
+	image := faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath, "arg"}}))
+	a.deploy("echo", image)
+	a.deploy("sleep", image, mode("sleep", "1500")...)
+	a.deploy("stays", image, mode("stubborn")...)
+	stays, sleeps := a.async("stays", ""), a.async("sleep", "")
+	waiting := make(chan answer, 1)
+	go func() { waiting <- a.run(nil, "invoke", "sleep", "x") }()
+	faenatest.Eventually(t, 30*time.Second, "three run", func() bool {
+		return len(decode[[]client.Activation](a, "activations", "--state", "running")) == 3
+	})
+	queued := a.async("echo", "later")
+	if code := u.stop(30 * time.Second); code != exitOK {
+		t.Errorf("it ends with %d", code)
+	}
+	if got := <-waiting; got != (answer{exitOK, "slept", ""}) {
+		t.Errorf("who waits for what ends in time: %+v", got)
+	}
+	if left := faenatest.Engine(t).Containers(t, "faena.worker="+u.worker); len(left) > 0 {
+		t.Errorf("containers are left: %v", left)
+	}
+	a.up(append(u.at(), limits...)...)
+	for id, want := range map[string]client.State{sleeps: client.StateSucceeded, queued: client.StateSucceeded, stays: client.StateLost} {
+		if r := a.reaches(id, ended); r.State != want {
+			t.Errorf("%s of %s is %s (%s), want %s", id, r.Function, r.State, r.Message, want)
+		}
+	}
+	if a.faena("result", sleeps) != "slept" || a.faena("result", queued) != "later" {
+		t.Error("a result is not what it was")
+	}
+}

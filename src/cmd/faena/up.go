@@ -1,9 +1,15 @@
 package main
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"net"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -54,7 +60,7 @@ func (a *app) firstLogin(c config.Up, appliance *wiring.Appliance, password stri
 		return err
 	}
 	a.say("The first admin is %q; the password is in %s.", wiring.FirstAdmin, path)
-	return a.saveProfile(a.profile, profile{URL: appliance.URL(), Username: wiring.FirstAdmin, Password: password,
+	return a.saveProfile(a.profile, profile{URL: callAt(appliance.URL(), string(c.Serve.TLSCertFile)), Username: wiring.FirstAdmin, Password: password,
 		CACert: string(c.Serve.TLSCertFile), Registry: appliance.RegistryAddress()})
 }
 
@@ -62,4 +68,40 @@ func (a *app) greet(c config.Up, appliance *wiring.Appliance) {
 	a.say("Faena is up. API %s, operations http://%s, image registry %s, data in %s.", appliance.URL(),
 		appliance.OperationsAddress(), appliance.RegistryAddress(), c.DataDir)
 	a.say("In another terminal: faena deploy NAME --image IMAGE, then faena invoke NAME PARAMETER. Ctrl-C stops it.")
+}
+
+// callAt is where an appliance that listens at an address can be called: at a name that its certificate has, where it
+// listens on every address of the host.
+func callAt(listens, certFile string) string {
+	u, err := url.Parse(listens)
+	if err != nil {
+		return listens
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); err != nil || !ip.IsUnspecified() {
+		return listens
+	}
+	u.Host = net.JoinHostPort(nameOf(certFile), u.Port())
+	return u.String()
+}
+
+// nameOf is the first name or address in a certificate; localhost where there is none.
+func nameOf(certFile string) string {
+	text, _ := os.ReadFile(certFile) // the API has read it before, and serves it
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return "localhost"
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "localhost"
+	}
+	for _, name := range cert.DNSNames {
+		if !strings.HasPrefix(name, "*") {
+			return name
+		}
+	}
+	if len(cert.IPAddresses) > 0 {
+		return cert.IPAddresses[0].String()
+	}
+	return "localhost"
 }
