@@ -27,8 +27,10 @@ func TestAppliance(t *testing.T) {
 		{"Activations", testActivations},
 		{"Logs", testLogs},
 		{"Trace", testTrace},
+		{"Isolation", testIsolation},
 		{"Metrics", testMetrics},
 		{"Health", testHealth},
+		{"Secrets", testSecrets},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(t, i) })
 	}
