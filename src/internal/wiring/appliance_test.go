@@ -28,6 +28,7 @@ func TestAppliance(t *testing.T) {
 		{"Logs", testLogs},
 		{"Trace", testTrace},
 		{"Isolation", testIsolation},
+		{"Network", testNetwork},
 		{"Metrics", testMetrics},
 		{"Health", testHealth},
 		{"Secrets", testSecrets},
