@@ -30,6 +30,7 @@ func TestCommands(t *testing.T) {
 		{"workers", testWorkers},
 		{"doctor", testDoctor},
 		{"completion", testCompletion},
+		{"exit codes", testCodes},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(a.of(t), s) })
 	}

@@ -197,6 +197,9 @@ func (a *app) push(ctx context.Context, p profile, image, name string) (ref stri
 	if p.Registry == "" {
 		return "", nil, errors.New("this login names no image registry of the appliance: log in with --registry HOST:PORT")
 	}
+	if err := p.checkRegistry(); err != nil {
+		return "", nil, err
+	}
 	if !faena.ValidName(name) { // it is to be a repository's name
 		return "", nil, usage{fmt.Errorf("%q is no name of a function, which must match %s", name, faena.NamePattern)}
 	}
@@ -246,7 +249,7 @@ func pullToken(ctx context.Context, p profile) (*client.Credentials, error) {
 		return nil, err
 	}
 	req.SetBasicAuth(p.Username, p.Password)
-	c := http.Client{Timeout: 30 * time.Second}
+	c := http.Client{Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	res, err := c.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask the image registry for a pull token: %w", err)

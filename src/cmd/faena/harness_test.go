@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -203,7 +202,7 @@ func (o *text) String() string {
 }
 
 // send sends a signal to a process that may have ended by itself.
-func send(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
+func send(t *testing.T, cmd *exec.Cmd, s os.Signal) {
 	t.Helper()
 	if err := cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Error(err)

@@ -25,6 +25,11 @@ func (a *app) loginCommand() *cobra.Command {
 			if p.Username == "" {
 				return usage{errors.New("login needs --user")}
 			}
+			if p.Registry != "" {
+				if err := p.checkRegistry(); err != nil {
+					return err
+				}
+			}
 			if p.Password, err = a.password("Password of "+p.Username, fromStdin); err != nil {
 				return err
 			}

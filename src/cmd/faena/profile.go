@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,6 +96,21 @@ func (a *app) client() (*client.Client, profile, error) {
 	}
 	c, err := p.open()
 	return c, p, err
+}
+
+// checkRegistry refuses a registry on another host: it is spoken to in plain HTTP, and with the user's password.
+func (p profile) checkRegistry() error {
+	host, _, err := net.SplitHostPort(p.Registry)
+	if err == nil && host != "localhost" {
+		var ip netip.Addr
+		if ip, err = netip.ParseAddr(host); err == nil && !ip.IsLoopback() {
+			err = errors.New("another host's")
+		}
+	}
+	if err != nil {
+		return usage{fmt.Errorf("the appliance's image registry is %q, must be a loopback address such as 127.0.0.1:8082", p.Registry)}
+	}
+	return nil
 }
 
 func (p profile) open() (*client.Client, error) {

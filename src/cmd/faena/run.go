@@ -75,8 +75,9 @@ func run(ctx context.Context, args []string, t *terminal, environ []string) int 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "faena", Short: "Run container images as functions", Version: buildinfo.Read().Text("faena"),
-		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
+		SilenceErrors: true, SilenceUsage: true,
 	}
+	onlyCommands(root)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
 	root.PersistentFlags().StringVar(&a.profile, "profile", or(a.env("FAENA_PROFILE"), "default"), "which login to use")
@@ -90,7 +91,23 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.upCommand(), a.loginCommand(), a.deployCommand(), a.invokeCommand(), a.activationsCommand(), a.getCommand(),
 		a.resultCommand(), a.logsCommand(), a.cancelCommand(), a.functionsCommand(), a.rollbackCommand(), a.deleteCommand(),
 		a.usersCommand(), a.workersCommand(), a.doctorCommand())
+	root.InitDefaultCompletionCmd()
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		onlyCommands(completion)
+	}
 	return root
+}
+
+// onlyCommands makes a command that has others, and does nothing itself, refuse what is none of them: the library would
+// show the help, with exit code 0.
+func onlyCommands(c *cobra.Command) {
+	c.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usage{fmt.Errorf("%s has no command %q", c.CommandPath(), args[0])}
+		}
+		return nil
+	}
+	c.RunE = func(*cobra.Command, []string) error { return c.Help() }
 }
 
 func or(s, otherwise string) string {
@@ -141,7 +158,7 @@ func codeOf(ctx context.Context, err error) int {
 		return exitInterrupted
 	}
 	var wrong usage
-	if errors.As(err, &wrong) || strings.HasPrefix(err.Error(), "unknown command") {
+	if errors.As(err, &wrong) {
 		return exitUsage
 	}
 	var none noLogin
@@ -155,7 +172,7 @@ func codeOf(ctx context.Context, err error) int {
 		}
 		return exitFailed
 	}
-	if p.Status == http.StatusBadGateway || p.ActivationID != "" && p.State != "" {
+	if p.ActivationID != "" && p.State != "" { // not every 502 is a function's: a gateway has its own
 		return exitFunctionFailed
 	}
 	switch p.Status {
@@ -165,7 +182,7 @@ func codeOf(ctx context.Context, err error) int {
 		return exitNotFound
 	case http.StatusTooManyRequests:
 		return exitLimit
-	case http.StatusServiceUnavailable:
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return exitUnavailable
 	}
 	if p.Status >= 400 && p.Status < 500 {

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"faena.dev/faena/internal/client"
+	"faena.dev/faena/internal/faenatest"
+)
+
+// Scripts tell what happened by the exit code.
+func testCodes(a *account, s *site) {
+	a.deploy("quick", s.image)
+	a.deploy("slow", s.image, mode("stubborn")...)
+	a.t.Run("the command line is wrong", func(t *testing.T) {
+		for _, line := range []string{
+			"nonsense", "completion nonsense", "users nonsense", "up now", "-o xml", "functions -o xml", "functions --nonsense", "functions a b",
+			"get", "get a b", "invoke", "invoke quick a -d b", "activations --limit many",
+			"login", "login " + s.url, "login " + s.url + " -u admin", // no user; nothing to ask for the password at
+			"login nonsense -u admin --password-stdin",
+			"login " + s.url + " -u admin --password-stdin --registry 192.0.2.1:5000", // the password would go in clear
+			"login " + s.url + " -u admin --password-stdin --registry example.org:5000",
+		} {
+			args := strings.Fields(line)
+			got := a.of(t).run(strings.NewReader("x"), args...)
+			if got.code != exitUsage || got.out != "" || !strings.Contains(got.err, "See faena --help.") {
+				t.Errorf("faena %s: %+v, want exit code %d", line, got, exitUsage)
+			}
+		}
+	})
+	a.t.Run("at the limit", func(t *testing.T) {
+		a := a.of(t)
+		a.run(strings.NewReader("a-password-of-cy"), "users", "put", "cy", "--limit", "default=1", "--password-stdin")
+		a.run(strings.NewReader("a-password-of-cy"), "login", s.url, "--registry", s.registry, "--profile", "cy", "-u", "cy", "--password-stdin")
+		a.deploy("slow", s.image, append(mode("stubborn"), "--profile", "cy")...)
+		id := strings.TrimSuffix(a.faena("invoke", "slow", "x", "--async", "--profile", "cy"), "\n")
+		got := a.run(nil, "invoke", "slow", "x", "--profile", "cy")
+		if got.code != exitLimit || got.out != "" {
+			t.Errorf("got %+v, want exit code %d", got, exitLimit)
+		}
+		a.faena("cancel", id, "--profile", "cy")
+	})
+	a.t.Run("too large", func(t *testing.T) {
+		got := a.of(t).run(strings.NewReader(strings.Repeat("x", 200_000)), "invoke", "quick")
+		if got.code != exitInvalid || got.out != "" || !strings.Contains(got.err, "stdin") {
+			t.Errorf("got %+v, want exit code %d", got, exitInvalid)
+		}
+	})
+	a.t.Run("interrupted", func(t *testing.T) { testInterrupted(a.of(t)) })
+	a.t.Run("something in between answers", func(t *testing.T) { testInBetween(a.of(t)) })
+}
+
+// Ctrl-C ends the wait, not the activation, and says how to find it.
+func testInterrupted(a *account) {
+	cmd := a.command(a.t.Context(), "faena", "invoke", "slow", "x")
+	var out, errs text
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		a.t.Fatal(err)
+	}
+	var id string
+	faenatest.Eventually(a.t, 30*time.Second, "it runs", func() bool {
+		list := decode[[]client.Activation](a, "activations", "--function", "slow", "--state", "running")
+		if len(list) > 0 {
+			id = list[0].ActivationID
+		}
+		return len(list) == 1
+	})
+	send(a.t, cmd, os.Interrupt)
+	_ = cmd.Wait() // its exit code is looked at
+	if cmd.ProcessState.ExitCode() != exitInterrupted || out.String() != "" || !strings.Contains(errs.String(), "faena activations --function slow") {
+		a.t.Errorf("it ends with %d and says %q", cmd.ProcessState.ExitCode(), errs.String())
+	}
+	if r := a.record(id); r.State != client.StateRunning {
+		a.t.Errorf("the activation is %s", r.State)
+	}
+	a.faena("cancel", id)
+	a.reaches(id, ended)
+}
+
+// A proxy's own answers are no activation's end, and never data.
+func testInBetween(a *account) {
+	for _, c := range []struct{ status, code int }{{301, exitFailed}, {401, exitUnauthenticated}, {404, exitNotFound}, {500, exitFailed},
+		{502, exitUnavailable}, {503, exitUnavailable}, {504, exitUnavailable}} {
+		a.t.Run(fmt.Sprint(c.status), func(t *testing.T) {
+			proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Location", "https://example.org/")
+				http.Error(w, "<html>something</html>", c.status)
+			}))
+			defer proxy.Close()
+			login := fmt.Sprintf(`{"url": %q, "username": "admin", "password": "x"}`, proxy.URL)
+			if err := os.WriteFile(filepath.Join(a.home, ".config", "faena", "proxy.json"), []byte(login), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, args := range [][]string{{"invoke", "quick", "x"}, {"result", "x"}, {"functions"}} {
+				got := a.of(t).run(nil, append(args, "--profile", "proxy")...)
+				if got.code != c.code || got.out != "" || !strings.Contains(got.err, fmt.Sprint(c.status)) {
+					t.Errorf("%s: %+v, want exit code %d", args[0], got, c.code)
+				}
+			}
+		})
+	}
+}
