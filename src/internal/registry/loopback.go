@@ -17,7 +17,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
 
@@ -45,11 +47,15 @@ type LoopbackOptions struct {
 
 // Loopback is the appliance's own registry, on disk. Each user has the repositories below his name in lower case, and
 // sees no others: to push and pull with his own credentials, to pull with a token that outlives his password. Everything
-// pushed is there again after the process was killed.
+// pushed is there again after the process was killed, also what its tag has moved on from, and nobody removes it: a
+// revision is pinned to its digest.
 type Loopback struct {
-	o   LoopbackOptions
-	key []byte
-	reg http.Handler
+	o       LoopbackOptions
+	key     []byte
+	reg     http.Handler
+	uploads *uploads
+
+	putting sync.Mutex // one manifest at a time, so that the last one in memory is the last one on disk
 }
 
 // NewLoopback opens the registry's directory.
@@ -64,6 +70,10 @@ func NewLoopback(ctx context.Context, o LoopbackOptions) (*Loopback, error) {
 		return nil, fmt.Errorf("open the image registry: %w", err)
 	}
 	l.reg = ggcr.New(ggcr.WithBlobHandler(ggcr.NewDiskBlobHandler(filepath.Join(o.Dir, "blobs"))), ggcr.Logger(log.New(io.Discard, "", 0)))
+	var err error
+	if l.uploads, err = newUploads(filepath.Join(o.Dir, "blobs")); err != nil {
+		return nil, fmt.Errorf("open the image registry: %w", err)
+	}
 	if err := l.restore(ctx); err != nil {
 		return nil, fmt.Errorf("open the image registry: %w", err)
 	}
@@ -98,18 +108,23 @@ func (l *Loopback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(faena.Credentials{Username: user, Password: l.token(user)}) // a caller that has gone needs no answer
 		return
 	}
-	repository, isManifest := target(r.URL.Path)
+	to := target(r.URL.Path)
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if r.URL.Path != "/v2/" && (!strings.HasPrefix(repository, strings.ToLower(user)+"/") || pullOnly && !read) || crossMount(r, user) {
+	if r.URL.Path != "/v2/" && (!strings.HasPrefix(to.repository, strings.ToLower(user)+"/") || pullOnly && !read) || crossMount(r, user) {
 		refuse(w, http.StatusNotFound, "NAME_UNKNOWN", "there is no such repository below "+strings.ToLower(user)+"/")
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxUpload)
-	if r.Method == http.MethodPut && isManifest {
-		l.putManifest(w, r)
-		return
+	switch {
+	case to.kind == "uploads":
+		l.uploads.serve(w, r, user, to)
+	case to.kind == "manifests" && r.Method == http.MethodPut:
+		l.putManifest(w, r, to)
+	case !read: // users share layers, and revisions are pinned to manifests
+		refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "nothing is changed or removed here")
+	default:
+		l.reg.ServeHTTP(w, r)
 	}
-	l.reg.ServeHTTP(w, r)
 }
 
 // crossMount reports whether a push wants a layer of a repository that is not the user's.
@@ -118,15 +133,25 @@ func crossMount(r *http.Request, user string) bool {
 	return from != "" && !strings.HasPrefix(from, strings.ToLower(user)+"/")
 }
 
-// target is the repository of a path of the registry's API, and whether the path names a manifest.
-func target(path string) (repository string, isManifest bool) {
-	path = strings.TrimPrefix(path, "/v2/")
-	for _, kind := range []string{"/manifests/", "/blobs/", "/tags/", "/referrers/"} {
-		if i := strings.LastIndex(path, kind); i >= 0 {
-			return path[:i], kind == "/manifests/"
-		}
+// place is what a path of the registry's API names.
+type place struct{ repository, kind, name string }
+
+// target takes a path apart from its end, as the library does: what stands before may have any name. The zero value is
+// a path that names nothing.
+func target(path string) place {
+	parts := strings.Split(strings.TrimPrefix(path, "/v2/"), "/")
+	n := len(parts)
+	if n > 3 && parts[n-3] == "blobs" && parts[n-2] == "uploads" {
+		return place{strings.Join(parts[:n-3], "/"), "uploads", parts[n-1]}
 	}
-	return "", false
+	if n < 3 || !slices.Contains([]string{"manifests", "blobs", "tags"}, parts[n-2]) {
+		return place{}
+	}
+	to := place{strings.Join(parts[:n-2], "/"), parts[n-2], parts[n-1]}
+	if to.kind == "blobs" && to.name == "uploads" {
+		to.kind, to.name = "uploads", ""
+	}
+	return to
 }
 
 // who tells which user calls, and whether only to pull.
@@ -182,21 +207,25 @@ type savedManifest struct {
 }
 
 // putManifest stores a manifest with the library, then on disk, then answers.
-func (l *Loopback) putManifest(w http.ResponseWriter, r *http.Request) {
+func (l *Loopback) putManifest(w http.ResponseWriter, r *http.Request, to place) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxManifest))
 	if err != nil {
 		refuse(w, http.StatusRequestEntityTooLarge, "SIZE_INVALID", "the manifest is too large or was cut off")
 		return
 	}
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(body))
+	if strings.Contains(to.name, ":") && to.name != digest {
+		refuse(w, http.StatusBadRequest, "DIGEST_INVALID", "the manifest has the digest "+digest)
+		return
+	}
 	m := savedManifest{Path: r.URL.Path, ContentType: r.Header.Get("Content-Type"), Body: body}
+	l.putting.Lock()
+	defer l.putting.Unlock()
 	answer := l.put(r.Context(), m)
 	if answer.status == http.StatusCreated {
-		text, err := json.Marshal(m)
-		if err == nil {
-			sum := sha256.Sum256([]byte(m.Path))
-			err = writeWhole(filepath.Join(l.manifests(), hex.EncodeToString(sum[:])+".json"), text)
-		}
-		if err != nil {
+		pinned := m
+		pinned.Path = "/v2/" + to.repository + "/manifests/" + digest // stays when its tag moves on
+		if err := errors.Join(l.save(pinned), l.save(m)); err != nil {
 			refuse(w, http.StatusInternalServerError, "UNKNOWN", "the manifest could not be written to the disk")
 			return
 		}
@@ -206,6 +235,16 @@ func (l *Loopback) putManifest(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(answer.status)
 	_, _ = w.Write(answer.body.Bytes()) // a caller that has gone needs no answer
+}
+
+// save writes a manifest to the disk.
+func (l *Loopback) save(m savedManifest) error {
+	text, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256([]byte(m.Path))
+	return writeWhole(filepath.Join(l.manifests(), hex.EncodeToString(sum[:])+".json"), text)
 }
 
 // put gives a manifest to the library.
