@@ -35,7 +35,7 @@ func TestWorker_Fence(t *testing.T) {
 		t.Error("the worker does not say that it has given it up")
 	}
 
-	server, err := natsbus.StartServer(natsbus.ServerOptions{Dir: s.dir + "/nats", MaxStore: 256 << 20})
+	server, err := natsbus.StartServer(natsbus.ServerOptions{Dir: s.dir + "/nats", MaxStore: maxStore})
 	s.check(err)
 	t.Cleanup(server.Shutdown)
 	s.server = server

@@ -31,6 +31,8 @@ const (
 	group = faena.DefaultGroup
 	// patience is the deadline of everything that these tests wait for.
 	patience = 30 * time.Second
+	// maxStore is what a site's server may keep on disk; half of it is for objects.
+	maxStore = 256 << 20
 )
 
 // TestMain lets more tests run at once than there are cores: they wait more than they compute.
@@ -65,7 +67,7 @@ func start(t *testing.T, ackWait time.Duration) *site {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	s := &site{t: t, dir: dir}
 	s.check(os.Chmod(dir, 0o711)) // containers reach their sockets through it
-	s.server, err = natsbus.StartServer(natsbus.ServerOptions{Dir: filepath.Join(dir, "nats"), MaxStore: 256 << 20})
+	s.server, err = natsbus.StartServer(natsbus.ServerOptions{Dir: filepath.Join(dir, "nats"), MaxStore: maxStore})
 	s.check(err)
 	t.Cleanup(s.server.Shutdown)
 	s.bus = s.connect("api", ackWait)
@@ -85,7 +87,7 @@ func (s *site) check(err error) {
 
 func (s *site) connect(name string, ackWait time.Duration) *natsbus.Bus {
 	s.t.Helper()
-	b, err := natsbus.Connect(s.t.Context(), natsbus.Options{Name: name, Server: s.server, AckWait: ackWait, MaxStore: 256 << 20})
+	b, err := natsbus.Connect(s.t.Context(), natsbus.Options{Name: name, Server: s.server, AckWait: ackWait, MaxStore: maxStore})
 	s.check(err)
 	s.t.Cleanup(b.Close)
 	return b
@@ -197,10 +199,15 @@ func (s *site) send(rev *faena.Revision, parameter string, change ...func(*faena
 	for _, c := range change {
 		c(r)
 	}
+	p := faena.Blob{Size: int64(len(parameter)), Inline: []byte(parameter)}
+	if len(parameter) > faena.MaxInlineBytes {
+		p.Object, p.Inline = "in."+r.ID, nil
+		r.ParameterObject = p.Object
+		s.check(s.bus.PutObject(s.t.Context(), group, p.Object, []byte(parameter)))
+	}
 	stored, err := s.bus.CreateRecord(s.t.Context(), r)
 	s.check(err)
-	m := &faena.Message{Schema: faena.SchemaVersion, ID: r.ID, Record: r, RecordRevision: stored, Revision: rev,
-		Parameter: faena.Blob{Size: int64(len(parameter)), Inline: []byte(parameter)}}
+	m := &faena.Message{Schema: faena.SchemaVersion, ID: r.ID, Record: r, RecordRevision: stored, Revision: rev, Parameter: p}
 	_, _, err = s.bus.Publish(s.t.Context(), r.User, group, r.Slot, r.Publication, m)
 	s.check(err)
 	return r.ID
