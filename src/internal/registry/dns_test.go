@@ -184,3 +184,19 @@ func TestResolver_NamesOfPrivateAddresses(t *testing.T) {
 		}
 	})
 }
+
+// The engine's pull of what comes from Docker Hub goes to another host than the name says.
+func TestResolver_CheckDockerHub(t *testing.T) {
+	dns := newNames(t)
+	dns.set("index.docker.io", "192.0.2.1")
+	for _, host := range []string{"docker.io", "index.docker.io", "registry-1.docker.io"} {
+		dns.set("registry-1.docker.io", "192.0.2.1")
+		if err := NewResolver(Rules{}).Check(t.Context(), host); err != nil {
+			t.Errorf("%s may not be pulled from: %v", host, err)
+		}
+		dns.set("registry-1.docker.io", "10.0.0.1")
+		if err := NewResolver(Rules{}).Check(t.Context(), host); err == nil || !strings.Contains(err.Error(), "address 10.0.0.1 of registry-1.docker.io is private") {
+			t.Errorf("%s in the network may be pulled from: %v", host, err)
+		}
+	}
+}

@@ -141,3 +141,29 @@ func TestRules_Plain(t *testing.T) {
 		}
 	}
 }
+
+// Just before the engine's own pull addresses are looked at again.
+func TestResolver_Check(t *testing.T) {
+	t.Parallel()
+	r := NewResolver(Rules{PrivateHosts: []string{"cache.corp:5000", "images.corp:443", "127.0.0.1:5001"}, PrivateNetworks: prefixes("10.20.0.0/16", "fd00:20::/32")})
+	for host, allowed := range map[string]bool{"8.8.8.8": true, "8.8.8.8:5000": true, "[2606:4700::1111]:5000": true, "[2606:4700::1111]": true,
+		"127.0.0.1": false, "127.0.0.1:5000": false, "127.0.0.1:5001": true, "localhost:5000": false, "localhost:5001": false, "[::1]:5000": false, "10.20.1.1": true, "10.21.1.1:80": false,
+		"[fd00:20::1]:5000": true, "[fd00:21::1]:5000": false, "169.254.169.254": false, "[::ffff:127.0.0.1]:5000": false, "cache.corp:5000": true, "images.corp": true} {
+		if err := r.Check(t.Context(), host); (err == nil) != allowed {
+			t.Errorf("%s: %v", host, err)
+		} else if err != nil && !strings.Contains(err.Error(), "not allowed by the operator") {
+			t.Errorf("%s: the error is %v", host, err)
+		}
+	}
+}
+
+// What is pulled is named as the engine names it, so that it finds it again.
+func TestFamiliar(t *testing.T) {
+	t.Parallel()
+	for repository, want := range map[string]string{"index.docker.io/library/alpine": "alpine", "index.docker.io/me/app": "me/app", "index.docker.io/library/a/b": "library/a/b",
+		"ghcr.io/library/app": "ghcr.io/library/app", "127.0.0.1:5000/app": "127.0.0.1:5000/app", "index.docker.io.example.org/app": "index.docker.io.example.org/app"} {
+		if got := familiar(repository); got != want {
+			t.Errorf("%s is %s, want %s", repository, got, want)
+		}
+	}
+}

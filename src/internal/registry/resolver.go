@@ -186,10 +186,14 @@ func (q *question) read(img v1.Image) (faena.ResolvedImage, error) {
 
 // familiar is the form in which the Docker Engine lists a repository of Docker Hub.
 func familiar(repository string) string {
-	if rest, ok := strings.CutPrefix(repository, dockerHub+"/"); ok {
-		return strings.TrimPrefix(rest, "library/")
+	rest, ok := strings.CutPrefix(repository, dockerHub+"/")
+	if !ok {
+		return repository
 	}
-	return repository
+	if official, ok := strings.CutPrefix(rest, "library/"); ok && !strings.Contains(official, "/") {
+		return official
+	}
+	return rest
 }
 
 // meaning turns what the library returned into an error for the user.
