@@ -3,6 +3,7 @@ package worker_test
 import (
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,19 +28,23 @@ func loopback(o *wiring.WorkerOptions) {
 
 // stalled is a registry that gives no layer until it is let to; asked tells of each that is asked for.
 type stalled struct {
-	addr  string
-	asked chan struct{}
-	let   chan struct{}
+	addr    string
+	asked   chan struct{}
+	waiting chan struct{} // closed by let
+	once    sync.Once
 }
 
+// let gives all layers from now on.
+func (s *stalled) let() { s.once.Do(func() { close(s.waiting) }) }
+
 func stall(t *testing.T) *stalled {
-	s := &stalled{asked: make(chan struct{}, 100), let: make(chan struct{})}
+	s := &stalled{asked: make(chan struct{}, 100), waiting: make(chan struct{})}
 	s.addr = faenatest.Registry(t, faenatest.RegistryOptions{Wrap: func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
 				s.asked <- struct{}{}
 				select {
-				case <-s.let:
+				case <-s.waiting:
 				case <-r.Context().Done():
 					return
 				}
@@ -47,7 +52,7 @@ func stall(t *testing.T) *stalled {
 			next.ServeHTTP(w, r)
 		})
 	}})
-	t.Cleanup(func() { close(s.let) }) // the engine may not hang up when nobody waits for its pull any more
+	t.Cleanup(s.let) // the engine may not hang up when nobody waits for its pull any more
 	return s
 }
 
@@ -61,11 +66,7 @@ func TestWorker_Cancel(t *testing.T) {
 	rev := s.function("f", nil, "stubborn")
 	t.Run("running, and queued behind it", func(t *testing.T) {
 		id, behind := s.send(rev, ""), s.send(rev, "")
-		s.is(id, faena.StateRunning)
-		faenatest.Eventually(t, patience, "it has written its log", func() bool {
-			_, p, err := s.bus.LogSoFar(t.Context(), group, id)
-			return err == nil && string(p) == "here"
-		})
+		s.wrote(id, "here")
 		s.cancel(behind)
 		began := time.Now()
 		s.cancel(id)

@@ -100,6 +100,7 @@ type hand struct {
 	id    string
 	bus   *natsbus.Bus
 	log   *log
+	end   context.CancelFunc // of Run's context
 	ended chan struct{} // closed when Run has returned
 	err   error         // what it returned
 }
@@ -153,12 +154,14 @@ func (s *site) run(id string, change ...func(*wiring.WorkerOptions)) *hand {
 }
 
 func (h *hand) start() {
-	base := context.WithoutCancel(h.s.t.Context())
+	ctx, end := context.WithCancel(context.WithoutCancel(h.s.t.Context()))
+	h.end = end
 	go func() {
 		defer close(h.ended)
-		h.err = h.Run(base)
+		h.err = h.Run(ctx)
 	}()
 	h.s.t.Cleanup(func() {
+		defer end()
 		h.Abort()
 		<-h.ended
 		h.Close()
@@ -243,6 +246,15 @@ func (s *site) is(id string, want faena.State) *faena.Record {
 		return nil
 	})
 	return r
+}
+
+// wrote waits until the log of a running activation is what it should be.
+func (s *site) wrote(id, want string) {
+	s.t.Helper()
+	faenatest.Eventually(s.t, patience, "its log is "+want, func() bool {
+		_, p, err := s.bus.LogSoFar(s.t.Context(), group, id)
+		return err == nil && string(p) == want
+	})
 }
 
 // ended waits until an activation has come to its end.

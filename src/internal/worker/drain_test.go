@@ -1,0 +1,118 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/faenatest"
+	"faena.dev/faena/internal/wiring"
+)
+
+// heartbeat is what a worker has told of itself last, or nothing.
+func (h *hand) heartbeat() *faena.Worker {
+	h.s.t.Helper()
+	all, err := h.s.bus.Workers(h.s.t.Context())
+	h.s.check(err)
+	for _, w := range all {
+		if w.ID == h.id {
+			return &w
+		}
+	}
+	return nil
+}
+
+// gone checks that a worker has ended well: nobody counts on it any more, and nothing is left of it.
+func (h *hand) gone() {
+	h.s.t.Helper()
+	select {
+	case <-h.ended:
+	case <-time.After(patience):
+		h.s.t.Fatal("it has not ended")
+	}
+	if h.err != nil || h.heartbeat() != nil || len(h.containers()) != 0 {
+		h.s.t.Errorf("it ended with %v, its heartbeat is %+v, its containers are %v", h.err, h.heartbeat(), h.containers())
+	}
+}
+
+// TestWorker_Drain: what runs comes to its end, what has not started is handed back at once, and nothing more is taken.
+func TestWorker_Drain(t *testing.T) {
+	t.Parallel()
+	s := start(t, 0)
+	slow := stall(t)
+	absent := faenatest.Push(t, slow.addr, "slow", faenatest.Image(t, faenatest.ImageSpec{}), nil)
+	h := s.run("drained", loopback)
+	runs := s.send(s.function("f", nil, "sleep", "3000"), "")
+	s.is(runs, faena.StateRunning)
+	pulls := s.send(s.function("slow", func(r *faena.Revision) { r.Pull = absent }, "sleep", "0"), "")
+	<-slow.asked
+	waits := s.send(s.function("g", nil, "sleep", "0"), "")
+
+	drained := make(chan error, 1)
+	began := time.Now()
+	go func() { drained <- h.Drain(context.WithoutCancel(t.Context())) }()
+	faenatest.Eventually(t, patience, "it tells that it drains", func() bool { w := h.heartbeat(); return w != nil && w.Draining })
+	slow.let()
+	heir := s.run("heir", loopback)
+	for _, id := range []string{pulls, waits} {
+		if r := s.ended(id); r.State != faena.StateSucceeded || r.Worker != heir.id || r.Attempt != 1 {
+			t.Errorf("handed back: %+v", r)
+		}
+	}
+	if took := time.Since(began); took > 20*time.Second { // it comes again after 30 s anyway
+		t.Errorf("what was handed back ended after %v", took)
+	}
+	if r := s.ended(runs); r.State != faena.StateSucceeded || r.Worker != h.id || string(r.Result.Inline) != "slept" {
+		t.Errorf("what ran: %+v", r)
+	}
+	if err := <-drained; err != nil {
+		t.Errorf("the drain ended with %v", err)
+	}
+	h.gone()
+	s.quiet()
+}
+
+// TestWorker_Abort: what runs is killed and settled as lost, what has not started is handed back at once, in whichever of the
+// three ways a worker is stopped.
+func TestWorker_Abort(t *testing.T) {
+	t.Parallel()
+	s := start(t, 0)
+	for name, stop := range map[string]func(*hand){
+		"aborted": func(h *hand) { h.Abort() },
+		"its end": func(h *hand) { h.end() },
+		"drain over": func(h *hand) {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if err := h.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the drain ended with %v", err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := s.run(strings.ReplaceAll(name, " ", "-"), func(o *wiring.WorkerOptions) { o.Pool.CPUs = 1 })
+			runs := s.send(s.function("f", nil, "stubborn"), "")
+			s.wrote(runs, "here")
+			waits := s.send(s.function("g", nil, "sleep", "0"), "") // for its processor
+			faenatest.Eventually(t, patience, "the other one waits", func() bool { return h.Stats().Waiting == 1 })
+			began := time.Now()
+			stop(h)
+			if r := s.ended(runs); r.State != faena.StateLost || r.Reason != faena.ReasonWorkerLost || r.Worker != h.id || string(r.Log.Inline) != "here" ||
+				!strings.Contains(r.Message, "stopped") {
+				t.Errorf("what ran: %+v", r)
+			}
+			h.gone()
+			heir := s.run("heir-" + h.id)
+			if r := s.ended(waits); r.State != faena.StateSucceeded || r.Worker != heir.id || r.Attempt != 1 {
+				t.Errorf("what waited: %+v", r)
+			}
+			if took := time.Since(began); took > 20*time.Second {
+				t.Errorf("it took %v", took)
+			}
+			s.quiet()
+			heir.Abort()
+		})
+	}
+}
