@@ -101,8 +101,8 @@ type hand struct {
 	bus   *natsbus.Bus
 	log   *log
 	end   context.CancelFunc // of Run's context
-	ended chan struct{} // closed when Run has returned
-	err   error         // what it returned
+	ended chan struct{}      // closed when Run has returned
+	err   error              // what it returned
 }
 
 // hand makes a worker that does not run. When the test ends it must have left no container.

@@ -16,9 +16,9 @@ const sweepTimeout = 5 * time.Minute
 // that its pool does not know (the engine made one after its answer was given up). Owned by one goroutine.
 type sweeper struct {
 	w *Worker
-	// unknown are containers of our own that the last sweep did not find in the pool. A container that is just being
-	// made is not in the pool yet, so only the second time counts.
-	unknown map[string]bool
+	// unknown are containers of our own that the pool did not know, and since when. One that is just being made is not in
+	// the pool yet, so only one that stays unknown for longer than that may take counts.
+	unknown map[string]time.Time
 }
 
 // sweeps removes orphans every minute, once the first sweep is done.
@@ -72,7 +72,7 @@ func (s *sweeper) sweep(ctx context.Context, first bool) error {
 		return err
 	}
 	known := w.pool.ids() // after the list: what is made in between is not on the list
-	unknown := map[string]bool{}
+	unknown, now := map[string]time.Time{}, time.Now()
 	var removing errgroup.Group
 	removing.SetLimit(removals)
 	for _, c := range owned {
@@ -81,8 +81,12 @@ func (s *sweeper) sweep(ctx context.Context, first bool) error {
 		case c.LockFile != w.owner.path:
 			orphan = !alive(c.LockFile)
 		case !known[c.ID]:
-			unknown[c.ID] = true
-			orphan = first || s.unknown[c.ID]
+			since, seen := s.unknown[c.ID]
+			if !seen {
+				since = now
+			}
+			unknown[c.ID] = since
+			orphan = first || now.Sub(since) >= w.every.launch
 		}
 		if orphan {
 			removing.Go(func() error { s.remove(ctx, c); return nil })

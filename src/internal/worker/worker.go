@@ -76,13 +76,14 @@ type periods struct {
 	progressTick, progress, fence  time.Duration
 	heartbeat, ping, sweep, images time.Duration
 	pool                           time.Duration
+	launch                         time.Duration // that making a container may take
 }
 
 func defaultPeriods() periods {
 	return periods{
 		progressTick: time.Second, progress: faena.ProgressEvery, fence: faena.FenceAfter,
 		heartbeat: faena.HeartbeatTTL / 3, ping: 2 * time.Second, sweep: time.Minute, images: time.Minute,
-		pool: time.Second,
+		pool: time.Second, launch: launchTimeout,
 	}
 }
 
