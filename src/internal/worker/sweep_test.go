@@ -63,16 +63,16 @@ func TestWorker_Sweep(t *testing.T) {
 	t.Parallel()
 	s := start(t, 0)
 	h := s.hand("sweeper")
-	unheld, held := filepath.Join(s.dir, "dead.lock"), filepath.Join(s.dir, "live.lock")
-	s.check(os.WriteFile(unheld, nil, 0o600))
-	letGo := hold(t, held)
-	orphans := []string{s.leave("dead", filepath.Join(s.dir, "no.lock"), "running"), s.leave(h.id, h.LockFile(), "running")}
+	dead, held := filepath.Join(s.dir, "dead.lock"), filepath.Join(s.dir, "live.lock")
+	die, letGo := hold(t, dead), hold(t, held) // workers of other tests sweep too
+	orphans := []string{s.leave(h.id, h.LockFile(), "running")}
 	for _, state := range []string{"created", "running", "paused", "dead"} {
-		orphans = append(orphans, s.leave("dead", unheld, state))
+		orphans = append(orphans, s.leave("dead", dead, state))
 	}
 	live, foreign := s.leave("live", held, "running"), s.leave("", "", "running")
 	socket := filepath.Join(filepath.Dir(h.LockFile()), "run", "0123456789")
 	s.check(os.MkdirAll(socket, 0o755))
+	die()
 	h.Quicken(worker.Every{Sweep: 100 * time.Millisecond, Launch: 5 * time.Second})
 	h.start()
 
