@@ -2,7 +2,6 @@ package dockerengine
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,20 +20,9 @@ type Cgroup struct {
 	resettable      bool // whether peak can be set back
 }
 
-// Stats opens the counters of a container that has been started. It works where this process sees the cgroup file
-// systems of the engine's host, inside another container included.
-func (e *Engine) Stats(ctx context.Context, id string) (*Cgroup, error) {
-	ctx, done := e.deadline(ctx, e.timeouts.Call)
-	defer done()
-	c, err := e.client.ContainerInspect(ctx, id)
-	if err != nil {
-		return nil, e.failed(ctx, "inspect container", err)
-	}
-	if c.State == nil || c.State.Pid == 0 {
-		return nil, fmt.Errorf("open the cgroup of container %s: it does not run", id)
-	}
-	return openCgroup(e.proc, c.State.Pid, c.ID)
-}
+// Stats opens the counters of a container, by the pid that one of its processes has here. It works where this process
+// sees the cgroup file systems of the engine's host, inside another container included. The engine is not asked.
+func (e *Engine) Stats(id string, pid int) (*Cgroup, error) { return openCgroup(e.proc, pid, id) }
 
 // openCgroup finds the files of process pid. The path must name the container: a pid may have been given anew.
 func openCgroup(proc string, pid int, id string) (_ *Cgroup, err error) {

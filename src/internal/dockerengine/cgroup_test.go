@@ -11,7 +11,7 @@ import (
 func TestEngine_Stats(t *testing.T) {
 	e := open(t)
 	a := launch(t, e, spec(t, plain(t))) // 64 MiB, 20 processes
-	g, err := e.Stats(t.Context(), a.id)
+	g, err := e.Stats(a.id, a.pid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,13 +62,14 @@ func TestEngine_Stats(t *testing.T) {
 	}
 }
 
-func TestEngine_Stats_NotRunning(t *testing.T) {
+func TestEngine_Stats_NotOfTheContainer(t *testing.T) {
 	e := open(t)
-	if _, err := e.Stats(t.Context(), create(t, e, spec(t, plain(t)))); err == nil {
-		t.Error("opened the cgroup of a container that was not started")
+	id := create(t, e, spec(t, plain(t)))
+	if _, err := e.Stats(id, os.Getpid()); err == nil {
+		t.Error("opened the cgroup of a container by a process that is not in it")
 	}
-	if _, err := e.Stats(t.Context(), "absent"); err == nil {
-		t.Error("opened the cgroup of a container that does not exist")
+	if _, err := e.Stats(id, 0); err == nil {
+		t.Error("opened the cgroup of a container by a process that is none")
 	}
 }
 
@@ -200,7 +201,8 @@ func TestCounter(t *testing.T) {
 // A read is one pread: it is made after every activation.
 func BenchmarkCgroup_OOMKills(b *testing.B) {
 	e := open(b)
-	g, err := e.Stats(b.Context(), launch(b, e, spec(b, plain(b))).id)
+	a := launch(b, e, spec(b, plain(b)))
+	g, err := e.Stats(a.id, a.pid())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -58,6 +58,7 @@ func spec(t testing.TB, image string) Container {
 // agent is a started container that does what it is told.
 type agent struct {
 	t    testing.TB
+	e    *Engine
 	id   string
 	conn net.Conn
 	r    *bufio.Reader
@@ -85,7 +86,17 @@ func launch(t testing.TB, e *Engine, c Container) *agent {
 		t.Fatalf("the container did not connect: %v", err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return &agent{t: t, id: id, conn: conn, r: bufio.NewReader(conn)}
+	return &agent{t: t, e: e, id: id, conn: conn, r: bufio.NewReader(conn)}
+}
+
+// pid is that of the container's first process.
+func (a *agent) pid() int {
+	a.t.Helper()
+	c, err := a.e.client.ContainerInspect(a.t.Context(), a.id)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return c.State.Pid
 }
 
 // create makes a container that is removed when the test ends.

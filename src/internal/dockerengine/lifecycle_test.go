@@ -211,7 +211,6 @@ func TestEngine_Unavailable(t *testing.T) {
 		"kill":    func(ctx context.Context) error { return e.Kill(ctx, "absent") },
 		"remove":  func(ctx context.Context) error { return e.Remove(ctx, "absent") },
 		"owned":   func(ctx context.Context) error { _, err := e.Owned(ctx, ""); return err },
-		"stats":   func(ctx context.Context) error { _, err := e.Stats(ctx, "absent"); return err },
 		"images":  func(ctx context.Context) error { _, err := e.Images(ctx); return err },
 		"has":     func(ctx context.Context) error { _, err := e.HasImage(ctx, "absent"); return err },
 		"rmi":     func(ctx context.Context) error { return e.RemoveImage(ctx, "absent") },

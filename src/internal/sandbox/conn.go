@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Listener waits for the init of one container.
@@ -51,12 +53,32 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 	if err := l.Close(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return newConn(c), nil
+	conn := newConn(c)
+	if conn.pid, err = peer(c); err != nil {
+		return nil, errors.Join(fmt.Errorf("ask who has connected: %w", err), conn.Close())
+	}
+	return conn, nil
+}
+
+// peer is the process at the other end, by its pid here.
+func peer(c *net.UnixConn) (pid int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var optErr error
+	err = raw.Control(func(fd uintptr) { cred, optErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(err, optErr); err != nil {
+		return 0, err
+	}
+	return int(cred.Pid), nil
 }
 
 // Conn is the connection to a container's init. Run is for one goroutine at a time; the rest is safe for concurrent use.
 type Conn struct {
 	c     *net.UnixConn
+	pid   int
 	hello chan struct{} // closed when init is ready
 	dead  chan struct{} // closed when the reader has ended
 	start []byte        // the last start frame's memory
@@ -95,6 +117,9 @@ func (c *Conn) Ready(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// PID is init's, as this host counts; 0 where this process cannot see it.
+func (c *Conn) PID() int { return c.pid }
 
 // Dead is closed when init is gone, or has broken the protocol.
 func (c *Conn) Dead() <-chan struct{} { return c.dead }

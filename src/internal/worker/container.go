@@ -48,6 +48,8 @@ type container struct {
 	cgroup Cgroup
 	// dispose removes the container and its files.
 	dispose func(ctx context.Context) error
+	// starting ends the engine's call that starts the container.
+	starting func()
 
 	shelf     *shelf
 	state     containerState
@@ -98,6 +100,9 @@ func (l *engineLauncher) make(ctx context.Context, rev *faena.Revision) (_ *cont
 	c := &container{removed: make(chan struct{})}
 	c.dispose = func(ctx context.Context) error {
 		var err error
+		if c.starting != nil {
+			c.starting()
+		}
 		if c.id != "" {
 			err = l.o.Engine.Remove(ctx, c.id)
 		}
@@ -130,23 +135,38 @@ func (l *engineLauncher) start(ctx context.Context, c *container, spec Container
 	}); err != nil {
 		return fmt.Errorf("create a container: %w", err)
 	}
-	if err = within(ctx, startTimeout, func(ctx context.Context) error { return l.o.Engine.Start(ctx, c.id) }); err != nil {
-		return fmt.Errorf("start a container: %w", err)
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	c.starting = l.startBeside(ctx, c.id, giveUp)
+	conn, err := listener.Accept(ctx)
+	if err != nil {
+		return causeOr(ctx, fmt.Errorf("wait for init: %w", err))
 	}
-	return within(ctx, readyTimeout, func(ctx context.Context) error {
-		conn, err := listener.Accept(ctx)
-		if err != nil {
-			return fmt.Errorf("wait for init: %w", err)
+	c.conn = conn
+	if err := conn.Ready(ctx); err != nil {
+		return causeOr(ctx, fmt.Errorf("greet init: %w", err))
+	}
+	if c.cgroup, err = l.o.Engine.Cgroup(c.id, conn.PID()); err != nil {
+		return fmt.Errorf("open the container's counters: %w", err)
+	}
+	return nil
+}
+
+// startBeside starts a container in the background: once its init has spoken, what the engine still has to do is not
+// waited for. giveUp is called where the start fails, or init says nothing after it. What is returned ends the call and
+// waits for it.
+func (l *engineLauncher) startBeside(ctx context.Context, id string, giveUp context.CancelCauseFunc) (end func()) {
+	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	done := make(chan struct{})
+	go func() { // until end, at the latest
+		defer close(done)
+		if err := l.o.Engine.Start(call, id); err != nil {
+			giveUp(fmt.Errorf("start a container: %w", err))
+			return
 		}
-		c.conn = conn
-		if err := conn.Ready(ctx); err != nil {
-			return fmt.Errorf("greet init: %w", err)
-		}
-		if c.cgroup, err = l.o.Engine.Cgroup(ctx, c.id); err != nil {
-			return fmt.Errorf("open the container's counters: %w", err)
-		}
-		return nil
-	})
+		time.AfterFunc(readyTimeout, func() { giveUp(fmt.Errorf("init said nothing for %s", readyTimeout)) })
+	}()
+	return func() { cancel(); <-done }
 }
 
 func (l *engineLauncher) spec(rev *faena.Revision, name, dir string) ContainerSpec {

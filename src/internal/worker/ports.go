@@ -113,8 +113,8 @@ type Containers interface {
 	Remove(ctx context.Context, id string) error
 	// Owned lists the containers of every Faena worker on this engine.
 	Owned(ctx context.Context) ([]Owned, error)
-	// Cgroup opens the counters of a started container.
-	Cgroup(ctx context.Context, id string) (Cgroup, error)
+	// Cgroup opens the counters of a container, one of whose processes has the pid on this host.
+	Cgroup(id string, pid int) (Cgroup, error)
 }
 
 // ContainerSpec is a container as a worker wants it; everything that is the same for all is the engine's business.
