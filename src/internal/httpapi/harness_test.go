@@ -40,7 +40,7 @@ const within = 20 * time.Second
 // TestMain lets more tests run at once than there are cores: they wait more than they compute.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := flag.Set("test.parallel", "6"); err != nil {
+	if err := flag.Set("test.parallel", "4"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -69,6 +69,7 @@ func start(t *testing.T) *platform {
 	noError(t, err)
 	t.Cleanup(p.nats.Shutdown)
 	p.bus = p.connect()
+	faenatest.EventuallyNil(t, within, "the streams are declared", func() error { return p.bus.Declare(t.Context()) })
 	p.store, err = boltstore.Open(filepath.Join(t.TempDir(), "faena.db"), boltstore.Options{})
 	noError(t, err)
 	t.Cleanup(func() { _ = p.store.Close() }) // a test may have closed it
@@ -97,7 +98,6 @@ func (p *platform) connect() *natsbus.Bus {
 	b, err := natsbus.Connect(p.t.Context(), natsbus.Options{Server: p.nats})
 	noError(p.t, err)
 	p.t.Cleanup(b.Close)
-	noError(p.t, b.Declare(p.t.Context()))
 	return b
 }
 

@@ -142,10 +142,10 @@ func (w *worker) take(ctx context.Context, d natsbus.Delivery) {
 	}
 	j.record = *claimed
 	if j.parameter = d.Message.Parameter.Inline; d.Message.Parameter.Object != "" {
-		var err error
-		if j.parameter, err = w.bus.Object(ctx, group, d.Message.Parameter.Object); err != nil {
-			w.p.t.Error(err)
-		}
+		w.persists(ctx, func() (err error) {
+			j.parameter, err = w.bus.Object(ctx, group, d.Message.Parameter.Object)
+			return err
+		})
 	}
 	var stop context.CancelFunc
 	j.Context, stop = context.WithCancel(ctx)
@@ -199,11 +199,20 @@ func (w *worker) blob(ctx context.Context, name string, p []byte) faena.Blob {
 	b := faena.Blob{Size: int64(len(p)), Inline: p}
 	if len(p) > faena.MaxInlineBytes {
 		b.Inline, b.Object = nil, name
-		if err := w.bus.PutObject(ctx, group, name, p); err != nil {
-			w.p.t.Error(err)
-		}
+		w.persists(ctx, func() error { return w.bus.PutObject(ctx, group, name, p) })
 	}
 	return b
+}
+
+// persists tries again until ctx ends: a machine that is busy with other tests answers late.
+func (w *worker) persists(ctx context.Context, try func() error) {
+	err := try()
+	for err != nil && ctx.Err() == nil {
+		err = try()
+	}
+	if err != nil {
+		w.p.t.Error(err)
+	}
 }
 
 // gate is a function that runs until it is opened or cancelled; running gets each id that has started.
