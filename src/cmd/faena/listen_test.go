@@ -105,8 +105,13 @@ func TestUp_Certificate(t *testing.T) {
 	login := func(args ...string) answer {
 		return a.run(strings.NewReader(a.password()), append([]string{"login", there, "--profile", "there", "-u", "admin", "--password-stdin"}, args...)...)
 	}
-	if got := login("--cacert", cert); got.code != exitOK {
+	cmd := a.command(t.Context(), "faena", "login", there, "--profile", "there", "-u", "admin", "--password-stdin", "--cacert", "cert.pem")
+	cmd.Dir = filepath.Dir(cert)
+	if got := a.finish(cmd, strings.NewReader(a.password())); got.code != exitOK {
 		t.Errorf("login with the CA: %+v", got)
+	}
+	if got := a.run(nil, "functions", "--profile", "there"); got.code != exitOK { // from another directory
+		t.Errorf("called with the CA: %+v", got)
 	}
 	if got := login(); got.code != exitUnavailable || !strings.Contains(got.err, "certificate") {
 		t.Errorf("login without the CA: %+v", got)

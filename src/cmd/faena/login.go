@@ -25,6 +25,9 @@ func (a *app) loginCommand() *cobra.Command {
 			if p.Username == "" {
 				return usage{errors.New("login needs --user")}
 			}
+			if err := p.setCA(p.CACert); err != nil {
+				return err
+			}
 			if p.Registry != "" {
 				if err := p.checkRegistry(); err != nil {
 					return err

@@ -177,3 +177,52 @@ func TestNoPasswordInArguments(t *testing.T) {
 		}
 	}
 }
+
+// The first admin is logged in without taking a login to another appliance away; without a home the appliance is up all
+// the same.
+func TestUp_FirstLogin(t *testing.T) {
+	t.Parallel()
+	t.Run("there is another", func(t *testing.T) {
+		a := newAccount(t)
+		path := filepath.Join(a.home, ".config", "faena", "default.json")
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		other := `{"url": "https://faena.example.org", "username": "ada", "password": "x"}`
+		if err := os.WriteFile(path, []byte(other), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		u := a.up()
+		if text, err := os.ReadFile(path); err != nil || string(text) != other {
+			t.Errorf("the login is now %s, %v", text, err)
+		}
+		canLogIn(a, u)
+	})
+	t.Run("there is no home", func(t *testing.T) {
+		a := newAccount(t)
+		u := a.up("HOME=")
+		canLogIn(a, u)
+	})
+}
+
+// canLogIn follows what `faena up` says where it has logged nobody in.
+func canLogIn(a *account, u *appliance) {
+	a.t.Helper()
+	_, said, found := strings.Cut(u.said.String(), "To log in: faena ")
+	line, _, _ := strings.Cut(said, "\n")
+	command, file, redirected := strings.Cut(strings.Replace(line, "NAME", "here", 1), " < ")
+	if !found || !redirected {
+		a.t.Fatalf("it does not say how to log in: %s", u.said.String())
+	}
+	password, err := os.Open(file)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer func() { _ = password.Close() }()
+	if got := a.run(password, strings.Fields(command)...); got.code != exitOK {
+		a.t.Errorf("faena %s: %+v", command, got)
+	}
+	if got := a.run(nil, "doctor", "--profile", "here"); got.code != exitOK {
+		a.t.Errorf("the login that it led to: %+v", got)
+	}
+}

@@ -98,6 +98,14 @@ func (a *app) client() (*client.Client, profile, error) {
 	return c, p, err
 }
 
+// setCA remembers where a CA is, from wherever the next call comes.
+func (p *profile) setCA(path string) (err error) {
+	if path != "" {
+		p.CACert, err = filepath.Abs(path)
+	}
+	return err
+}
+
 // checkRegistry refuses a registry on another host: it is spoken to in plain HTTP, and with the user's password.
 func (p profile) checkRegistry() error {
 	host, _, err := net.SplitHostPort(p.Registry)

@@ -114,11 +114,11 @@ func TestUp_Twice(t *testing.T) {
 func TestUp_Stopped(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
-	limits := []string{"FAENA_WORKER_PLACES=3", "FAENA_DRAIN_AFTER=10s", "FAENA_WORKER_DRAIN_WITHIN=4s"}
+	limits := []string{"FAENA_WORKER_PLACES=3", "FAENA_DRAIN_AFTER=500ms", "FAENA_WORKER_DRAIN_WITHIN=5s"}
 	u := a.up(limits...)
 	image := faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath, "arg"}}))
 	a.deploy("echo", image)
-	a.deploy("sleep", image, mode("sleep", "1500")...)
+	a.deploy("sleep", image, mode("sleep", "3000")...) // none ends before the appliance is asked to stop
 	a.deploy("stays", image, mode("stubborn")...)
 	stays, sleeps := a.async("stays", ""), a.async("sleep", "")
 	waiting := make(chan answer, 1)
@@ -130,9 +130,6 @@ func TestUp_Stopped(t *testing.T) {
 	if code := u.stop(30 * time.Second); code != exitOK {
 		t.Errorf("it ends with %d", code)
 	}
-	if got := <-waiting; got != (answer{exitOK, "slept", ""}) {
-		t.Errorf("who waits for what ends in time: %+v", got)
-	}
 	if left := faenatest.Engine(t).Containers(t, "faena.worker="+u.worker); len(left) > 0 {
 		t.Errorf("containers are left: %v", left)
 	}
@@ -141,6 +138,9 @@ func TestUp_Stopped(t *testing.T) {
 		if r := a.reaches(id, ended); r.State != want {
 			t.Errorf("%s of %s is %s (%s), want %s", id, r.Function, r.State, r.Message, want)
 		}
+	}
+	if got := <-waiting; got.code != exitOK || got.out != "slept" {
+		t.Errorf("who has waited all the time: %+v", got)
 	}
 	if a.faena("result", sleeps) != "slept" || a.faena("result", queued) != "later" {
 		t.Error("a result is not what it was")

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -53,15 +54,32 @@ Settings are environment variables; docs/settings.md lists them.`,
 	}
 }
 
-// firstLogin keeps the first admin's password where only its owner finds it, and logs this user in.
+// firstLogin keeps the first admin's password where only its owner finds it, and logs this user in, unless that would
+// replace a login to another appliance.
 func (a *app) firstLogin(c config.Up, appliance *wiring.Appliance, password string) error {
 	path := filepath.Join(c.DataDir, "admin.password")
 	if err := os.WriteFile(path, []byte(password+"\n"), 0o600); err != nil {
 		return err
 	}
 	a.say("The first admin is %q; the password is in %s.", wiring.FirstAdmin, path)
-	return a.saveProfile(a.profile, profile{URL: callAt(appliance.URL(), string(c.Serve.TLSCertFile)), Username: wiring.FirstAdmin, Password: password,
-		CACert: string(c.Serve.TLSCertFile), Registry: appliance.RegistryAddress()})
+	cert := string(c.Serve.TLSCertFile)
+	login := profile{URL: callAt(appliance.URL(), cert), Username: wiring.FirstAdmin, Password: password, Registry: appliance.RegistryAddress()}
+	err := login.setCA(cert)
+	if have, loadErr := a.loadProfile(); loadErr == nil && have.URL != login.URL {
+		err = fmt.Errorf("the login %q is one at %s, and stays", a.profile, have.URL)
+	}
+	if err == nil {
+		err = a.saveProfile(a.profile, login)
+	}
+	if err != nil { // a service has no home, for example: the appliance is of use all the same
+		ca := ""
+		if login.CACert != "" {
+			ca = " --cacert " + login.CACert
+		}
+		a.say("This user is not logged in: %v. To log in: faena login %s --user %s --registry %s%s --profile NAME --password-stdin < %s", err,
+			login.URL, login.Username, login.Registry, ca, path)
+	}
+	return nil
 }
 
 func (a *app) greet(c config.Up, appliance *wiring.Appliance) {
