@@ -32,6 +32,7 @@ type stalled struct {
 	asked   chan struct{}
 	waiting chan struct{} // closed by let
 	once    sync.Once
+	counted
 }
 
 // let gives all layers from now on.
@@ -40,7 +41,7 @@ func (s *stalled) let() { s.once.Do(func() { close(s.waiting) }) }
 func stall(t *testing.T) *stalled {
 	s := &stalled{asked: make(chan struct{}, 100), waiting: make(chan struct{})}
 	s.addr = faenatest.Registry(t, faenatest.RegistryOptions{Wrap: func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		return s.wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
 				s.asked <- struct{}{}
 				select {
@@ -50,7 +51,7 @@ func stall(t *testing.T) *stalled {
 				}
 			}
 			next.ServeHTTP(w, r)
-		})
+		}))
 	}})
 	t.Cleanup(s.let) // the engine may not hang up when nobody waits for its pull any more
 	return s
