@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,41 +17,36 @@ import (
 	"faena.dev/faena/internal/faenatest"
 )
 
-// names is a DNS server on loopback: what each name resolves to.
+// names is a DNS server on loopback: what each name resolves to. Tests that run side by side use different names.
 type names struct {
 	mu    sync.Mutex
 	table map[string][]netip.Addr
 }
 
-// newNames makes this process ask a DNS server of the test. It must not run in parallel with others that ask.
-func newNames(t *testing.T) *names {
-	t.Helper()
+// dns is the one server that this process asks, from before the first test on: changing that later would be a race.
+var dns = &names{table: map[string][]netip.Addr{}}
+
+func TestMain(m *testing.M) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		log.Fatal(err)
 	}
-	n := &names{table: map[string][]netip.Addr{}}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for buf := make([]byte, 1500); ; {
-			size, from, err := conn.ReadFrom(buf)
-			if err != nil {
-				return // closed
-			}
-			_, _ = conn.WriteTo(n.answer(buf[:size]), from) // who asked asks again
-		}
-	}()
-	old := net.DefaultResolver
+	go dns.serve(conn)
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
 	}}
-	t.Cleanup(func() {
-		net.DefaultResolver = old
-		_ = conn.Close()
-		<-done
-	})
-	return n
+	m.Run()
+}
+
+// serve answers until the process ends.
+func (n *names) serve(conn net.PacketConn) {
+	for buf := make([]byte, 1500); ; {
+		size, from, err := conn.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		_, _ = conn.WriteTo(n.answer(buf[:size]), from) // who asked asks again
+	}
 }
 
 func (n *names) set(name string, addresses ...string) {
@@ -109,9 +105,9 @@ func victim(t *testing.T) (port string, came *atomic.Int64) {
 }
 
 // A name says nothing about where it leads, and may lead elsewhere a moment later: what counts is the address that is
-// dialled. This test changes where names are looked up, so that it does not run beside others.
+// dialled.
 func TestResolver_NamesOfPrivateAddresses(t *testing.T) {
-	dns := newNames(t)
+	t.Parallel()
 	port, came := victim(t)
 	host := "registry.faena.test:" + port
 	for name, addresses := range map[string][]string{"Loopback": {"127.0.0.1"}, "Private": {"10.0.0.1"}, "Metadata": {"169.254.169.254"}, "IPv6": {"::1"},
@@ -187,7 +183,7 @@ func TestResolver_NamesOfPrivateAddresses(t *testing.T) {
 
 // The engine's pull of what comes from Docker Hub goes to another host than the name says.
 func TestResolver_CheckDockerHub(t *testing.T) {
-	dns := newNames(t)
+	t.Parallel()
 	dns.set("index.docker.io", "192.0.2.1")
 	for _, host := range []string{"docker.io", "index.docker.io", "registry-1.docker.io"} {
 		dns.set("registry-1.docker.io", "192.0.2.1")

@@ -143,10 +143,11 @@ func TestResolver_CredentialsAndAnothersRealm(t *testing.T) {
 	}
 }
 
-// Over TLS the registry is who it says it is, or learns nothing. Its name must be no loopback address, which would be
-// asked without TLS then; so this test does not run beside others.
+// Over TLS the registry is who it says it is, or learns nothing. It has a name, since a loopback address would be asked
+// without TLS then.
 func TestResolver_TLS(t *testing.T) {
-	newNames(t).set("example.com", "127.0.0.1") // the name that the server's certificate is for
+	t.Parallel()
+	dns.set("example.com", "127.0.0.1") // the name that the server's certificate is for
 	var h heard
 	plain := faenatest.Registry(t, faenatest.RegistryOptions{Username: creds.Username, Password: creds.Password})
 	img := small(t, faenatest.ImageSpec{Cmd: []string{"run"}})
