@@ -22,7 +22,7 @@ func cheapHash(password string) string {
 func TestLocal_Hash(t *testing.T) {
 	t.Parallel()
 	l := newLocal(t, nil)
-	for _, password := range []string{"12345678", strings.Repeat("x", 128), "contraseña", "päßwörd日本", "!\"#$%&'()*+,-./;<=>?@[\\]^_`{|}~"} {
+	for _, password := range []string{"12345678", strings.Repeat("x", 128), "päßwörd日本!\"#$%&'()*+,-./;<=>?@[\\]^_`{|}~"} {
 		phc, err := l.Hash(t.Context(), password)
 		if err != nil {
 			t.Errorf("%q: %v", password, err)
