@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
 	"faena.dev/faena/internal/wiring"
 	"faena.dev/faena/internal/worker"
