@@ -28,7 +28,19 @@ func TestUp_Killed(t *testing.T) {
 	for _, parameter := range []string{"one", "two", "three"} {
 		queued = append(queued, a.async("echo", parameter))
 	}
+	waiting := make(chan answer, 1)
+	go func() { waiting <- a.run(nil, "invoke", "echo", "four") }()
+	faenatest.Eventually(t, 30*time.Second, "the caller's activation is queued, too", func() bool {
+		list := decode[[]client.Activation](a, "activations", "--state", "queued")
+		if len(list) == 4 {
+			queued = append(queued, list[0].ActivationID)
+		}
+		return len(list) == 4
+	})
 	u.kill()
+	if got := <-waiting; got.code != exitUnavailable || got.out != "" || !strings.Contains(got.err, "the appliance does not answer") {
+		t.Errorf("who waits: %+v", got)
+	}
 	if got := a.run(nil, "get", done); got.code != exitUnavailable || got.out != "" {
 		t.Errorf("without an appliance it ends with %d: %s", got.code, got.err)
 	}
@@ -41,7 +53,7 @@ func TestUp_Killed(t *testing.T) {
 	})
 	t.Run("what was queued runs", func(t *testing.T) {
 		a := a.of(t)
-		for i, want := range []string{"one", "two", "three"} {
+		for i, want := range []string{"one", "two", "three", "four"} {
 			if r := a.reaches(queued[i], ended); r.State != client.StateSucceeded || r.Attempt != 1 || a.faena("result", queued[i]) != want {
 				t.Errorf("%s is %s after %d attempts: %s", queued[i], r.State, r.Attempt, r.Message)
 			}
