@@ -101,7 +101,7 @@ func TestLocal_AuthenticateThrottles(t *testing.T) {
 	b := newBook("bob", cheapHash("bob's-password"))
 	l := newLocal(t, b)
 	clock := newClock()
-	l.throttle = newThrottle(clock.now)
+	l.throttle, l.dummy = newThrottle(clock.now), cheapHash("nobody's-password")
 	server := httptest.NewServer(serve(l.Authenticate))
 	defer server.Close()
 	is := func(c *http.Client, user, password, want string) {
