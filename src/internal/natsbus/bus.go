@@ -27,6 +27,7 @@ const (
 	listFor = 15 * time.Second
 	// clockEvery is how often the server's clock is read, since two clocks never run alike.
 	clockEvery    = time.Minute
+	clockReadings = 5 // the fastest of which counts
 	reconnectWait = 250 * time.Millisecond
 )
 
@@ -227,25 +228,32 @@ func (b *Bus) ServerNow() time.Time {
 	return time.Now()
 }
 
-// readClock asks for the time of the server that keeps the first group's queue: its answer is taken to be stamped
-// half-way. There is no call that only tells the time.
+// readClock asks a few times for the time of the server that keeps the first group's queue, and believes the fastest
+// answer, which is taken to be stamped half-way. There is no call that only tells the time.
 func (b *Bus) readClock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, listFor)
 	defer cancel()
-	var answer struct {
-		Now time.Time `json:"ts"`
-	}
-	sent := time.Now()
-	err := b.ask(ctx, api("STREAM.INFO", queueStream(b.o.Groups[0])), nil, &answer)
-	if missing(err) {
-		return nil // it was never declared: Declare reads the clock
-	}
-	if err != nil {
-		return err
+	var best reading
+	fastest := time.Hour
+	for range clockReadings {
+		var answer struct {
+			Now time.Time `json:"ts"`
+		}
+		sent := time.Now()
+		err := b.ask(ctx, api("STREAM.INFO", queueStream(b.o.Groups[0])), nil, &answer)
+		if missing(err) {
+			return nil // it was never declared: Declare reads the clock
+		}
+		if err != nil {
+			return err
+		}
+		if took := time.Since(sent); took < fastest && !answer.Now.IsZero() {
+			best, fastest = reading{here: sent.Add(took / 2), server: answer.Now}, took
+		}
 	}
 	// A slow answer tells little, but more than none.
-	if took := time.Since(sent); !answer.Now.IsZero() && (took < time.Second || b.clock.Load() == nil) {
-		b.clock.Store(&reading{here: sent.Add(took / 2), server: answer.Now})
+	if !best.server.IsZero() && (fastest < time.Second || b.clock.Load() == nil) {
+		b.clock.Store(&best)
 	}
 	return nil
 }
