@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,7 @@ func testActivations(a *account, s *site) {
 		}
 	})
 	a.t.Run("logs -f", func(t *testing.T) { testFollow(a.of(t), bad) })
+	a.t.Run("what cannot be written is an error", func(t *testing.T) { testFull(a.of(t), good) })
 	a.t.Run("cancel", func(t *testing.T) { testCancel(a.of(t), good) })
 	a.t.Run("cancel a queued one", func(t *testing.T) { testCancelQueued(a.of(t)) })
 	a.t.Run("none", func(t *testing.T) {
@@ -186,5 +188,25 @@ func testCancelQueued(a *account) {
 	}
 	if r := a.record(waiting); r.State != client.StateCancelled || r.Attempt != 0 {
 		a.t.Errorf("it is %s after %d attempts", r.State, r.Attempt)
+	}
+}
+
+// A result that did not fit on the disk must not look like one that did.
+func testFull(a *account, id string) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer func() { _ = full.Close() }()
+	noisy := a.async("noisy", "")
+	a.reaches(noisy, ended)
+	for _, args := range []string{"invoke said x", "invoke said x --json", "invoke said x --async", "result " + id, "logs " + noisy,
+		"logs -f " + noisy, "get " + id, "activations", "activations -o json"} {
+		cmd := a.command(a.t.Context(), "faena", strings.Fields(args)...)
+		var errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &errs
+		if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(errs.String(), "no space left") {
+			a.t.Errorf("faena %s: %v, %s", args, err, errs.String())
+		}
 	}
 }
