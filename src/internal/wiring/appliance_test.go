@@ -15,6 +15,7 @@ import (
 // TestAppliance is all that is shown of one appliance, from the client to the container and back, over HTTP. It starts
 // once: each part has users of its own, and a part that counts does so before and after.
 func TestAppliance(t *testing.T) {
+	t.Parallel() // with the daemons, who wait more than they work
 	i := install(t)
 	for _, part := range []struct {
 		name string

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"faena.dev/faena/internal/boltstore"
 	"faena.dev/faena/internal/config"
@@ -42,6 +44,7 @@ func RunAPI(ctx context.Context, c config.API, log *slog.Logger) (err error) {
 	if err := bus.Declare(ctx); err != nil {
 		return err
 	}
+	defer keepDeclared(ctx, bus, log)()
 	metrics := NewMetrics()
 	api, err := NewAPI(APIOptions{Serve: c.Serve, Limits: c.Limits, Registries: RulesOf(c.Registries),
 		Groups: map[string]string{faena.DefaultGroup: identity.Recipient()}, Bus: bus, Documents: store, Identity: identity, Metrics: metrics, Logger: log})
@@ -119,6 +122,37 @@ func RunWorker(ctx context.Context, c config.Worker, log *slog.Logger) error {
 		log.Warn("what still ran was killed", "error", err)
 	}
 	return <-done
+}
+
+// keepDeclared declares everything once more whenever the connection to NATS has come back, until stop is called: servers
+// that were all away have lost what they keep in memory, the bucket of heartbeats.
+func keepDeclared(ctx context.Context, bus *natsbus.Bus, log *slog.Logger) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a daemon that drains needs it too
+	back := make(chan struct{}, 1)
+	forget := bus.OnReconnect(func() {
+		select {
+		case back <- struct{}{}:
+		default:
+		}
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-back:
+			}
+			for err := bus.Declare(ctx); err != nil && ctx.Err() == nil; err = bus.Declare(ctx) {
+				log.Warn("streams and buckets could not be declared again, next try in a second", "error", err)
+				select {
+				case <-ctx.Done():
+				case <-time.After(time.Second):
+				}
+			}
+		}
+	})
+	return func() { forget(); cancel(); wg.Wait() }
 }
 
 // missing is the worker's readiness.

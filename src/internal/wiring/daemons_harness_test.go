@@ -1,0 +1,212 @@
+package wiring_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	natsd "github.com/nats-io/nats-server/v2/server"
+
+	"faena.dev/faena/internal/auth"
+	"faena.dev/faena/internal/boltstore"
+	"faena.dev/faena/internal/client"
+	"faena.dev/faena/internal/config"
+	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/faenatest"
+	"faena.dev/faena/internal/seal"
+	"faena.dev/faena/internal/wiring"
+)
+
+// daemons are faena-api and faena-worker beside each other, with a NATS server and a Docker Engine that a test can take
+// away and give back.
+type daemons struct {
+	nats                  *natsServer
+	engine                *relay
+	url, apiOps, workerOp string
+	worker                string
+	fixture               string
+	admin                 *client.Client
+	stopWorker            func() // returns when it has drained
+}
+
+// startDaemons starts both from their settings, as their programs do. They are stopped, and must leave no container,
+// when the test ends.
+func startDaemons(t *testing.T) *daemons {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "faena") // short: sockets of containers are below it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	images := faenatest.Registry(t, faenatest.RegistryOptions{Username: puller.Username, Password: puller.Password})
+	i := &installation{registry: images}
+	d := &daemons{nats: startNATS(t, filepath.Join(dir, "nats")), engine: relayEngine(t, filepath.Join(dir, "engine")), worker: "test-" + filepath.Base(dir),
+		url: freeAddress(t), apiOps: freeAddress(t), workerOp: freeAddress(t), fixture: i.push(t, "fixture", faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath}})}
+	key := filepath.Join(dir, "seal.key")
+	if _, err := seal.LoadOrCreate(key); err != nil {
+		t.Fatal(err)
+	}
+	makeAdmin(t, filepath.Join(dir, "api"))
+	shared := []string{"FAENA_NATS_URLS=" + d.nats.s.ClientURL(), "FAENA_SEAL_KEY_FILE=" + key, "FAENA_REGISTRY_PRIVATE_HOSTS=" + images}
+	api, err := config.LoadAPI(append([]string{"FAENA_DATA_DIR=" + filepath.Join(dir, "api"), "FAENA_AUTH=local", "FAENA_INSTANCE=test", "FAENA_DRAIN_AFTER=1s",
+		"FAENA_LISTEN=" + d.url, "FAENA_OPERATIONS_LISTEN=" + d.apiOps}, shared...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	worker, err := config.LoadWorker(append([]string{"FAENA_DATA_DIR=" + filepath.Join(dir, "w"), "FAENA_WORKER_ID=" + d.worker, "FAENA_WORKER_DRAIN_WITHIN=10s",
+		"FAENA_OPERATIONS_LISTEN=" + d.workerOp, "FAENA_DOCKER_HOST=unix://" + d.engine.path, "FAENA_INIT_PATH=" + faenatest.InitBinary(t), "FAENA_DISK_MIN_FREE=1MiB"}, shared...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	faenatest.NoContainersLeft(t, d.worker)
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	start(t, "faena-api", func(ctx context.Context) error { return wiring.RunAPI(ctx, api, log) })
+	d.ready(t, d.apiOps)
+	d.stopWorker = start(t, "faena-worker", func(ctx context.Context) error { return wiring.RunWorker(ctx, worker, log) })
+	d.ready(t, d.workerOp)
+	d.admin = d.login(t, wiring.FirstAdmin)
+	return d
+}
+
+// makeAdmin makes the first user, where a daemon has no way to yet.
+func makeAdmin(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	store, err := boltstore.Open(filepath.Join(dir, "documents.db"), boltstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash, err := auth.NewLocal(nil, slog.New(slog.DiscardHandler)).Hash(t.Context(), "a-password-of-"+wiring.FirstAdmin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	if _, err := store.PutUser(t.Context(), faena.User{Schema: faena.SchemaVersion, Name: wiring.FirstAdmin, Role: faena.RoleAdmin, PasswordHash: hash,
+		Groups: map[string]int{faena.DefaultGroup: 100}, CreatedAt: now, UpdatedAt: now}); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// start runs a daemon until stop is called or the test ends; it must not fail.
+func start(t *testing.T, name string, run func(context.Context) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("%s ended with: %v", name, err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func (d *daemons) login(t *testing.T, user string) *client.Client {
+	t.Helper()
+	c, err := client.New(client.Options{URL: "http://" + d.url, Username: user, Password: "a-password-of-" + user})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// missing asks a daemon's operations listener what it lacks.
+func missing(t *testing.T, address string) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/readyz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err.Error() // it does not listen yet
+	}
+	defer func() { _ = res.Body.Close() }()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(text)
+}
+
+// ready waits until a daemon lacks nothing.
+func (d *daemons) ready(t *testing.T, address string) {
+	d.says(t, address, http.StatusOK, `"missing":[]`)
+}
+
+// says waits until a daemon answers to a health check with a status and words.
+func (d *daemons) says(t *testing.T, address string, status int, words string) {
+	t.Helper()
+	last := ""
+	defer func() {
+		if t.Failed() {
+			t.Logf("at last it said: %s", last)
+		}
+	}()
+	faenatest.Eventually(t, 20*time.Second, address+" says "+words, func() bool {
+		var got int
+		got, last = missing(t, address)
+		return got == status && strings.Contains(last, words)
+	})
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// natsServer is a NATS server that can be stopped and started again.
+type natsServer struct {
+	dir  string
+	port int
+	s    *natsd.Server
+}
+
+func startNATS(t *testing.T, dir string) *natsServer {
+	t.Helper()
+	n := &natsServer{dir: dir, port: natsd.RANDOM_PORT}
+	n.start(t)
+	t.Cleanup(func() { n.stop() })
+	return n
+}
+
+func (n *natsServer) start(t *testing.T) {
+	t.Helper()
+	s, err := natsd.NewServer(&natsd.Options{Host: "127.0.0.1", Port: n.port, JetStream: true, StoreDir: n.dir, NoSigs: true, NoLog: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the NATS server does not start")
+	}
+	n.s, n.port = s, s.Addr().(*net.TCPAddr).Port
+}
+
+func (n *natsServer) stop() {
+	n.s.Shutdown()
+	n.s.WaitForShutdown()
+}
