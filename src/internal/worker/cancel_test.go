@@ -92,9 +92,7 @@ func TestWorker_Cancel(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 		s.quiet()
-		if d := h.Describe(); d.Busy != 0 {
-			t.Errorf("the worker is %+v", d)
-		}
+		h.idle()
 		s.says("slept", s.function("next", nil, "sleep", "0"), "")
 	})
 }

@@ -86,7 +86,7 @@ func TestWorker_LateResult(t *testing.T) {
 	want := s.record(id)
 	d.Post(t, "/containers/"+c[0]+"/unpause", nil, nil)
 	faenatest.Eventually(t, patience, "it has ended here", func() bool { return h.log.has("an activation was settled by somebody else") })
-	faenatest.Eventually(t, patience, "its place is free", func() bool { return h.Describe().Busy == 0 })
+	h.idle()
 	if _, err := s.bus.Object(t.Context(), group, "out."+id+".1"); !faena.IsKind(err, faena.KindNotFound) {
 		t.Errorf("the object of the lost attempt: %v", err)
 	}
@@ -124,7 +124,7 @@ func TestWorker_TakenForLost(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	s.quiet()
-	faenatest.Eventually(t, patience, "the holder has ended", func() bool { return h.Describe().Busy == 0 })
+	h.idle()
 	if now := s.record(id); !reflect.DeepEqual(now, r) {
 		t.Errorf("%+v, then %+v", r, now)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
@@ -93,10 +94,10 @@ func TestWorker_Signals(t *testing.T) {
 	t.Parallel()
 	s := start(t, 0)
 	s.run("signals")
+	rev := s.function("raise", nil, "raise")
 	for _, signal := range []string{"9", "11", "15"} {
-		rev := s.function("raise-"+signal, nil, "raise", signal)
 		for range 2 { // 137 is no sign of memory
-			r := s.call(rev, "")
+			r := s.call(rev, signal)
 			if r.Reason != faena.ReasonKilledBySignal || ending(r) != "signal "+signal || r.ExitCode != nil || !strings.Contains(r.Message, "signal "+signal) {
 				t.Errorf("signal %s: %s, %s (%s)", signal, r.Reason, ending(r), r.Message)
 			}
@@ -153,7 +154,8 @@ func TestWorker_StartErrors(t *testing.T) {
 		{"", faena.ReasonNoCommand, "ENTRYPOINT"},
 	} {
 		t.Run("command "+c.command, func(t *testing.T) {
-			rev := s.function("f", func(r *faena.Revision) { r.Config.Entrypoint = nil })
+			// One container serves all: which program is executed is a matter of the start.
+			rev := s.function("f", func(r *faena.Revision) { r.Config.Entrypoint, r.CreatedAt = nil, time.Unix(1, 0).UTC() })
 			if c.command != "" {
 				rev.Spec.Command = []string{c.command}
 			}
@@ -170,9 +172,7 @@ func TestWorker_StartErrors(t *testing.T) {
 		}
 	})
 	s.quiet()
-	if h.Describe().Busy != 0 {
-		t.Errorf("the worker is %+v", h.Describe())
-	}
+	h.idle()
 }
 
 // TestWorker_Output: a flood of output costs neither memory nor disk, and what is kept is told.
@@ -191,8 +191,8 @@ func TestWorker_Output(t *testing.T) {
 			s.check(s.bus.DeleteObject(t.Context(), group, r.Result.Object))
 		}
 	})
-	t.Run("a log of 256 MiB", func(t *testing.T) {
-		const flood = 256 << 20
+	t.Run("a log of 128 MiB", func(t *testing.T) {
+		const flood = 128 << 20
 		before := resident(t)
 		r := s.call(s.function("err", nil, "err", fmt.Sprint(flood)), "")
 		if r.State != faena.StateSucceeded || string(r.Result.Inline) != "done" || r.Log.Size != faena.MaxLogBytes || !r.Log.Truncated ||

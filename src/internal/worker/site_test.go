@@ -38,7 +38,7 @@ const (
 // TestMain lets more tests run at once than there are cores: they wait more than they compute.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := flag.Set("test.parallel", "5"); err != nil {
+	if err := flag.Set("test.parallel", "6"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -309,6 +309,12 @@ func (s *site) quiet() {
 		}
 		return err
 	})
+}
+
+// idle waits until a worker has nothing to do: what it says of itself comes a moment after an activation's end.
+func (h *hand) idle() {
+	h.s.t.Helper()
+	faenatest.Eventually(h.s.t, patience, "the worker has nothing to do", func() bool { return h.Describe().Busy == 0 })
 }
 
 // containers are those of a worker that the engine has.

@@ -114,9 +114,7 @@ func TestWorker_Claim(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
-	if d := h.Describe(); d.Busy != 0 {
-		t.Errorf("the worker is %+v", d)
-	}
+	h.idle()
 }
 
 // TestWorker_OtherVersion: a message of another version is for another worker; it is neither dropped nor run.
