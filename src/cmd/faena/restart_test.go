@@ -51,6 +51,15 @@ func TestUp_Killed(t *testing.T) {
 			t.Errorf("they were %s and are %s", before, after)
 		}
 	})
+	t.Run("what had ended has ended", func(t *testing.T) {
+		a := a.of(t)
+		if r := a.record(done); r.State != client.StateSucceeded {
+			t.Fatalf("it is %s", r.State)
+		}
+		if got := a.faena("result", done); got != "done before" {
+			t.Errorf("its result is %q", got)
+		}
+	})
 	t.Run("what was queued runs", func(t *testing.T) {
 		a := a.of(t)
 		for i, want := range []string{"one", "two", "three", "four"} {

@@ -83,6 +83,23 @@ func (s *Store) Activation(ctx context.Context, user, id string) (r faena.Record
 	return r, err
 }
 
+// Recorded implements faena.Documents.
+func (s *Store) Recorded(ctx context.Context, user string, ids []string) (stored []string, err error) {
+	err = s.view(ctx, "look for activations of user "+user, func(tx *bolt.Tx) error {
+		gone, err := erased(tx, user)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if gone || tx.Bucket(activationsBucket).Get(key(user, id)) != nil {
+				stored = append(stored, id)
+			}
+		}
+		return nil
+	})
+	return stored, err
+}
+
 // Activations implements faena.Documents. Each filter has an index in which the page is one run of keys, so that a
 // page costs the same wherever it is and however many others there are.
 func (s *Store) Activations(ctx context.Context, q faena.HistoryQuery) (list []faena.Record, err error) {

@@ -89,7 +89,7 @@ func (c *Control) Run(ctx context.Context, ready chan<- struct{}) error {
 	}
 	close(ready)
 
-	loops := []func(context.Context) error{c.gauge.run, c.project}
+	loops := []func(context.Context) error{c.gauge.run, c.project, c.reconciles}
 	for _, group := range c.o.Groups {
 		loops = append(loops, func(ctx context.Context) error { return c.record(ctx, group) })
 	}

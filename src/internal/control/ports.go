@@ -17,6 +17,8 @@ type Records interface {
 	Record(ctx context.Context, group, user, id string) (*faena.Record, uint64, error)
 	// PurgeRecord removes the key without a marker.
 	PurgeRecord(ctx context.Context, group, user, id string) error
+	// LiveIDs lists what the group's bucket holds: ids of activations by user.
+	LiveIDs(ctx context.Context, group string) (map[string][]string, error)
 	// LiveRecords lists what the bucket holds of a user.
 	LiveRecords(ctx context.Context, group, user string) ([]*faena.Record, error)
 	// Terminal hands terminal records to fn in batches until ctx ends, and purges those that fn has taken.

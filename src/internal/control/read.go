@@ -13,18 +13,24 @@ import (
 func asError(err error) (*faena.Error, bool) { return errors.AsType[*faena.Error](err) }
 
 // find looks for an activation in the buckets, then in the store, then once more in the buckets: a record that is
-// recorded between the first two looks is in neither's answer otherwise. rev is 0 for one from the store.
+// recorded between the first two looks is in neither's answer otherwise. An end that is in the store counts, whatever a
+// bucket says (see reconcile). rev is 0 for one from the store.
 func (c *Control) find(ctx context.Context, user, id string) (r *faena.Record, rev uint64, err error) {
 	r, rev, err = c.findLive(ctx, user, id)
-	if !faena.IsKind(err, faena.KindNotFound) {
-		return r, rev, err
-	}
-	stored, err := c.o.Documents.Activation(ctx, user, id)
-	if err == nil {
-		return &stored, 0, nil
-	}
-	if !faena.IsKind(err, faena.KindNotFound) {
+	switch {
+	case err == nil && r.State.Terminal():
+		return r, rev, nil
+	case err != nil && !faena.IsKind(err, faena.KindNotFound):
 		return nil, 0, err
+	}
+	stored, storeErr := c.o.Documents.Activation(ctx, user, id)
+	switch {
+	case storeErr == nil:
+		return &stored, 0, nil
+	case err == nil: // live, as far as anybody knows while the store is away
+		return r, rev, nil
+	case !faena.IsKind(storeErr, faena.KindNotFound):
+		return nil, 0, storeErr
 	}
 	return c.findLive(ctx, user, id)
 }

@@ -147,3 +147,42 @@ func TestControl_Record_FreesTheSlotOfADeadWorker(t *testing.T) {
 	r.stored(2)
 	r.quiet()
 }
+
+// A killed server may bring back an earlier version of a record that was purged: what is in the store has ended all the
+// same, and the next API to start removes the record.
+func TestControl_Reconcile(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.user("ann", 5)
+	r.deploy("ann", "f")
+	r.worker(1, func(*job) (string, faena.Reason) { return "done", "" })
+	done, err := r.call("x")
+	noError(t, err)
+	r.stored(1)
+	r.quiet()
+	back, waiting := done, done
+	back.State, back.EndedAt, back.Result = faena.StateRunning, nil, faena.Blob{}
+	waiting.ID, waiting.State, waiting.EndedAt = "01956a3e-0f5b-7cc1-8a2b-0123456789ab", faena.StateQueued, nil
+	for _, live := range []*faena.Record{&back, &waiting} {
+		_, err := r.bus.CreateRecord(t.Context(), live)
+		noError(t, err)
+	}
+	got, err := r.Activation(t.Context(), "ann", done.ID)
+	noError(t, err)
+	if got.State != faena.StateSucceeded || string(got.Result.Inline) != "done" {
+		t.Errorf("an activation that had ended is %s, with the result %q", got.State, got.Result.Inline)
+	}
+	got, err = r.Cancel(t.Context(), "ann", done.ID)
+	noError(t, err)
+	if got.State != faena.StateSucceeded {
+		t.Errorf("cancelled, one that had ended is %s", got.State)
+	}
+	r.another("api-2")
+	faenatest.EventuallyNil(t, 10*time.Second, "only what has not ended is live", func() error {
+		live, err := r.bus.LiveIDs(t.Context(), group)
+		if err == nil && (len(live["ann"]) != 1 || live["ann"][0] != waiting.ID) {
+			err = fmt.Errorf("live are %v", live)
+		}
+		return err
+	})
+}

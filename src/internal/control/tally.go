@@ -27,6 +27,9 @@ func (t *tally) drift(live uint64) int64 {
 	return t.base.Load() + t.created.Load() - t.removed.Load() - t.recorded.Load() - int64(live)
 }
 
+// rebase takes what is live at the next look for what should be: records were removed that this instance did not count.
+func (t *tally) rebase() { t.based.Store(false) }
+
 // touch notes that a user's counters may have changed.
 func (t *tally) touch(user string) {
 	t.mu.Lock()

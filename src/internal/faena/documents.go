@@ -91,6 +91,9 @@ type HistoryDocuments interface {
 	Insert(ctx context.Context, records []Record) error
 	// Activation returns one record; KindNotFound where there is none.
 	Activation(ctx context.Context, user, id string) (Record, error)
+	// Recorded returns those of the ids of a user's activations that are stored, in their order; all of them where the
+	// user was erased, since none will be.
+	Recorded(ctx context.Context, user string, ids []string) ([]string, error)
 	// Activations returns a page, newest first, without the inline bytes of results and logs, so that a page of 1,000
 	// stays small. The time it takes does not depend on how many a user has, nor on the filters.
 	Activations(ctx context.Context, q HistoryQuery) ([]Record, error)

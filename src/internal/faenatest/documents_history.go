@@ -32,6 +32,17 @@ var historyClauses = []clause{
 		_, err := s.Activation(t.Context(), "ann", id(2))
 		kind(t, err, faena.KindNotFound)
 	}},
+	{"WhichOfManyAreStored", func(t *testing.T, s faena.Documents) {
+		_ = must(s.PutUser(t.Context(), faena.User{Schema: faena.SchemaVersion, Name: "ann", Role: faena.RoleUser}))(t)
+		ok(t, s.Insert(t.Context(), []faena.Record{record("ann", 1), record("ann", 3), record("bob", 2)}))
+		some := []string{id(3), id(2), id(1), id(4)}
+		same(t, must(s.Recorded(t.Context(), "ann", some))(t), []string{id(3), id(1)})
+		same(t, must(s.Recorded(t.Context(), "bob", some))(t), []string{id(2)})
+		same(t, len(must(s.Recorded(t.Context(), "cid", some))(t)), 0)
+		same(t, len(must(s.Recorded(t.Context(), "ann", nil))(t)), 0)
+		ok(t, s.EraseUser(t.Context(), "ann"))
+		same(t, must(s.Recorded(t.Context(), "ann", some))(t), some)
+	}},
 	{"OneThatIsStoredIsLeftAsItIs", func(t *testing.T, s faena.Documents) {
 		ok(t, s.Insert(t.Context(), []faena.Record{record("ann", 1)}))
 		other := failed("ann", 1, "thumb", faena.ReasonTimeout)

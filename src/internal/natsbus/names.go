@@ -83,6 +83,15 @@ func recordSubject(group, user, id string) string {
 	return bucketSubject(recordsBucket(group), user+"."+id)
 }
 
+// recordOf reads user and id from a subject of a bucket of records.
+func recordOf(subject string) (user, id string, ok bool) {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 4 {
+		return "", "", false
+	}
+	return parts[2], parts[3], true
+}
+
 func workerSubject(group, id string) string      { return bucketSubject(workersBucket, group+"."+id) }
 func counterSubject(user, counter string) string { return bucketSubject(usersBucket, user+"."+counter) }
 

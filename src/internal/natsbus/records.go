@@ -97,6 +97,21 @@ func (b *Bus) purge(ctx context.Context, stream, subject string) error {
 	return nil
 }
 
+// LiveIDs lists what a group's bucket holds: ids of activations by user.
+func (b *Bus) LiveIDs(ctx context.Context, group string) (map[string][]string, error) {
+	subjects, err := b.subjects(ctx, recordsStream(group), recordSubjects(group))
+	if err != nil {
+		return nil, err
+	}
+	live := make(map[string][]string)
+	for s := range subjects {
+		if user, id, ok := recordOf(s); ok {
+			live[user] = append(live[user], id)
+		}
+	}
+	return live, nil
+}
+
 // LiveRecords lists what the bucket holds of a user: live records, and ended ones that are not recorded yet.
 func (b *Bus) LiveRecords(ctx context.Context, group, user string) ([]*faena.Record, error) {
 	stream := recordsStream(group)
