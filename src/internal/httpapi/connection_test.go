@@ -65,8 +65,10 @@ func TestConnection_SlowBody(t *testing.T) {
 			ends(t, answer)
 		})
 	}
-	t.Run("refused before it comes", func(t *testing.T) { // an unknown caller does not hold a connection with a body that he promises
-		s := s.in(t)
+	t.Run("refused before it comes", func(t *testing.T) { // a stranger does not hold a connection with a body that he promises
+		s := s.serve(t, func(s *site) {
+			s.api.timeouts = timeouts{body: time.Hour, drain: 100 * time.Millisecond, write: time.Minute}
+		})
 		c, answer := s.dial()
 		_, err := fmt.Fprint(c, s.head(http.MethodPost, "/v1/functions/tool/activations", length(1000)))
 		noError(t, err)
@@ -114,13 +116,21 @@ func TestConnection_LongCalls(t *testing.T) {
 	s.deploy("ann", "tool")
 	c, answers := s.dial()
 	for range 2 {
-		_, err := fmt.Fprint(c, s.head(http.MethodPost, "/v1/functions/tool/activations", as("ann"), length(1)), "x")
+		_, err := fmt.Fprint(c, s.head(http.MethodPost, "/v1/functions/tool/activations", as("ann"), length(1), header("Expect", "100-continue")))
 		noError(t, err)
 		res, err := http.ReadResponse(answers, nil)
+		noError(t, err)
+		if res.StatusCode != http.StatusContinue { // the first that is written, and not by us
+			t.Fatalf("the status is %d, want 100", res.StatusCode)
+		}
+		_, err = fmt.Fprint(c, "x")
+		noError(t, err)
+		res, err = http.ReadResponse(answers, nil)
 		noError(t, err)
 		if a := s.read(s.request(http.MethodPost, "/v1/functions/tool/activations"), res).is(http.StatusOK); string(a.body) != "x" {
 			t.Errorf("the result is %q", a.body)
 		}
+		s.activate(body("y")).is(http.StatusOK) // on another connection: until it is over, the deadline of the answer has passed
 	}
 }
 

@@ -84,7 +84,7 @@ func (s *site) in(t testing.TB) *site {
 // request makes a request to the site. It is ended with the test.
 func (s *site) request(method, path string, with ...option) *http.Request {
 	s.t.Helper()
-	r, err := http.NewRequestWithContext(s.t.Context(), method, "http://"+s.address+path, nil)
+	r, err := http.NewRequestWithContext(s.t.Context(), method, s.scheme+"://"+s.address+path, nil)
 	noError(s.t, err)
 	for _, change := range with {
 		change(r)

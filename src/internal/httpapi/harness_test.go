@@ -153,6 +153,7 @@ type site struct {
 	t        testing.TB
 	api      *API
 	server   *http.Server
+	scheme   string // of its URLs
 	address  string
 	observer *observer
 	client   *http.Client
@@ -161,7 +162,7 @@ type site struct {
 // serve serves an API until the test ends; change may put other parts and shorter times into it before.
 func (p *platform) serve(t testing.TB, change ...func(*site)) *site {
 	t.Helper()
-	s := &site{platform: p, t: t, observer: &observer{}}
+	s := &site{platform: p, t: t, scheme: "http", observer: &observer{}}
 	logger := slog.New(slog.NewJSONHandler(&p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s.api = New(Options{Functions: p.Control, Activations: p.Control, Users: p.Control, Workers: p.Control, Health: p.Control, Auth: p.auth,
 		Logger: logger, Observer: s.observer})
