@@ -13,7 +13,7 @@ import (
 const (
 	exitOK              = 0
 	exitFailed          = 1   // anything without a code of its own
-	exitUsage           = 2   // the command line is wrong
+	exitUsage           = 2   // the command line, or a setting of `faena up`, is wrong
 	exitFunctionFailed  = 3   // the activation ended, without success
 	exitNotFound        = 4   // no such function, activation or user
 	exitUnauthenticated = 5   // credentials are missing, wrong, or not enough

@@ -32,7 +32,7 @@ func TestPrograms_BadSettings(t *testing.T) {
 		code    int
 		secret  string // a setting that names the file of a secret
 	}{
-		{"faena", exitFailed, "FAENA_TLS_KEY_FILE"},
+		{"faena", exitUsage, "FAENA_TLS_KEY_FILE"},
 		{"faena-api", 3, "FAENA_NATS_NKEY_FILE"},
 		{"faena-worker", 3, "FAENA_NATS_NKEY_FILE"},
 	} {
@@ -58,7 +58,7 @@ func TestPrograms_BadSettings(t *testing.T) {
 		}
 	}
 	t.Run("faena/loopback unless given a certificate", func(t *testing.T) {
-		refuses(a.of(t), "faena", exitFailed, "FAENA_LISTEN", "0.0.0.0:0", "FAENA_TLS_CERT_FILE")
+		refuses(a.of(t), "faena", exitUsage, "FAENA_LISTEN", "0.0.0.0:0", "FAENA_TLS_CERT_FILE")
 	})
 	for _, program := range []string{"faena-api", "faena-worker"} {
 		t.Run(program+"/right settings", func(t *testing.T) { // but no NATS server: it has come that far

@@ -31,7 +31,7 @@ Settings are environment variables; docs/settings.md lists them.`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			c, err := config.LoadUp(a.environ, ownVariables...)
 			if err != nil {
-				return err
+				return usage{err}
 			}
 			ctx := cmd.Context()
 			log := telemetry.NewLogger(a.err, c.Log.Format == config.LogJSON, c.Log.Level)
@@ -40,28 +40,24 @@ Settings are environment variables; docs/settings.md lists them.`,
 				return err
 			}
 			defer func() { err = errors.Join(err, appliance.Close()) }()
-			password, err := appliance.CreateFirstAdmin(ctx)
+			path := filepath.Join(c.DataDir, "admin.password")
+			password, err := appliance.CreateFirstAdmin(ctx, func(password string) error {
+				return os.WriteFile(path, []byte(password+"\n"), 0o600)
+			})
 			if err != nil {
 				return err
 			}
 			if password != "" {
-				if err := a.firstLogin(c, appliance, password); err != nil {
-					return err
-				}
+				a.say("The first admin is %q; the password is in %s.", wiring.FirstAdmin, path)
+				a.firstLogin(c, appliance, password, path)
 			}
 			return appliance.Run(ctx, func() { a.greet(c, appliance) })
 		},
 	}
 }
 
-// firstLogin keeps the first admin's password where only its owner finds it, and logs this user in, unless that would
-// replace a login to another appliance.
-func (a *app) firstLogin(c config.Up, appliance *wiring.Appliance, password string) error {
-	path := filepath.Join(c.DataDir, "admin.password")
-	if err := os.WriteFile(path, []byte(password+"\n"), 0o600); err != nil {
-		return err
-	}
-	a.say("The first admin is %q; the password is in %s.", wiring.FirstAdmin, path)
+// firstLogin logs this user in as the first admin, unless that would replace a login to another appliance.
+func (a *app) firstLogin(c config.Up, appliance *wiring.Appliance, password, path string) {
 	cert := string(c.Serve.TLSCertFile)
 	login := profile{URL: callAt(appliance.URL(), cert), Username: wiring.FirstAdmin, Password: password, Registry: appliance.RegistryAddress()}
 	err := login.setCA(cert)
@@ -79,7 +75,6 @@ func (a *app) firstLogin(c config.Up, appliance *wiring.Appliance, password stri
 		a.say("This user is not logged in: %v. To log in: faena login %s --user %s --registry %s%s --profile NAME --password-stdin < %s", err,
 			login.URL, login.Username, login.Registry, ca, path)
 	}
-	return nil
 }
 
 func (a *app) greet(c config.Up, appliance *wiring.Appliance) {

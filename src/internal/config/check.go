@@ -63,7 +63,7 @@ func (c *checks) id(setting, id string) {
 func (u *Up) check(c *checks) {
 	c.dir("DATA_DIR", u.DataDir)
 	if !u.RegistryListen.Loopback() {
-		c.fail("REGISTRY_LISTEN", "is %s, must be a loopback address such as 127.0.0.1:8082: the registry asks nobody who he is", u.RegistryListen)
+		c.fail("REGISTRY_LISTEN", "is %s, must be a loopback address such as 127.0.0.1:8082: it is served without TLS", u.RegistryListen)
 	}
 	if !u.Serve.OperationsListen.Loopback() && !u.Serve.TLS() {
 		c.fail("OPERATIONS_LISTEN", "is %s, must be a loopback address such as 127.0.0.1:8081 while the API has no certificate",

@@ -153,8 +153,9 @@ func (a *Appliance) OperationsAddress() string { return a.operationsListener.Add
 func (a *Appliance) RegistryAddress() string { return a.imagesListener.Addr().String() }
 
 // CreateFirstAdmin makes the first user where there is none, and returns the password that was chosen; "" where there
-// were users already.
-func (a *Appliance) CreateFirstAdmin(ctx context.Context) (password string, err error) {
+// were users already. keep is given the password before the user is made, so that no crash leaves an admin whose password
+// nobody knows.
+func (a *Appliance) CreateFirstAdmin(ctx context.Context, keep func(password string) error) (password string, err error) {
 	if a.api.Local == nil {
 		return "", nil
 	}
@@ -163,6 +164,9 @@ func (a *Appliance) CreateFirstAdmin(ctx context.Context) (password string, err 
 		return "", err
 	}
 	password = strings.ToLower(rand.Text())
+	if err := keep(password); err != nil {
+		return "", fmt.Errorf("keep the first admin's password: %w", err)
+	}
 	_, err = a.api.Control.PutUser(ctx, faena.User{Name: FirstAdmin, Role: faena.RoleAdmin, Groups: map[string]int{faena.DefaultGroup: 100}}, password)
 	return password, err
 }

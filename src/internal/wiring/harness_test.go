@@ -59,7 +59,7 @@ func install(t *testing.T) *installation {
 	if i.appliance, err = wiring.NewAppliance(t.Context(), i.settings(t), log); err != nil {
 		t.Fatal(err)
 	}
-	if i.password, err = i.appliance.CreateFirstAdmin(t.Context()); err != nil {
+	if i.password, err = i.appliance.CreateFirstAdmin(t.Context(), func(string) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	i.run(t)
