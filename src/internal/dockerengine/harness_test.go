@@ -44,7 +44,7 @@ func spec(t testing.TB, image string) Container {
 	return Container{
 		Name:        worker,
 		Image:       image,
-		Labels:      map[string]string{LabelWorker: worker, LabelLockFile: "/run/test.lock", LabelUser: "ana", LabelFunction: "f", LabelRevision: "7"},
+		Labels:      map[string]string{LabelWorker: worker, LabelLockFile: dir /* which is there: no worker takes it for an orphan */, LabelUser: "ana", LabelFunction: "f", LabelRevision: "7"},
 		InitPath:    faenatest.CProgram(t, "testdata/agent.c"),
 		SocketDir:   dir,
 		MemoryBytes: 64 << 20,

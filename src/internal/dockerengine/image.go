@@ -23,15 +23,23 @@ type Image struct {
 	InUse bool     // a container refers to it, running or not
 }
 
-// HasImage reports whether the engine has an image of that name, digest or id.
+// HasImage reports whether the engine has an image of that name, digest or id that this host can run.
 func (e *Engine) HasImage(ctx context.Context, ref string) (bool, error) {
 	ctx, done := e.deadline(ctx, e.timeouts.Call)
 	defer done()
-	_, err := e.client.ImageInspect(ctx, ref)
+	img, err := e.client.ImageInspect(ctx, ref)
 	if errdefs.IsNotFound(err) {
 		return false, nil
 	}
-	return err == nil, e.failed(ctx, "inspect image", err)
+	if err != nil {
+		return false, e.failed(ctx, "inspect image", err)
+	}
+	return e.runs(img.Os, img.Architecture), nil // of another platform it stays after the pull that was refused for it
+}
+
+// runs reports whether this host can run images of a platform; where an image does not say, it may.
+func (e *Engine) runs(os, arch string) bool {
+	return (os == "" || os == "linux") && (arch == "" || arch == e.info.Arch)
 }
 
 // Images lists what the engine has, whoever put it there.

@@ -168,7 +168,7 @@ func (e *Engine) checkPlatform(ctx context.Context, ref string) error {
 	if err != nil {
 		return startFailed(e.failed(ctx, "inspect the pulled image", err))
 	}
-	if (img.Os == "" || img.Os == "linux") && (img.Architecture == "" || img.Architecture == e.info.Arch) {
+	if e.runs(img.Os, img.Architecture) {
 		return nil
 	}
 	return pullErrorFor(faena.ReasonImagePlatform, fmt.Sprintf("Image %s is for %s/%s, this host runs linux/%s.",

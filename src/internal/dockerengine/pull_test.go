@@ -85,6 +85,9 @@ func TestEngine_PullImage(t *testing.T) {
 	t.Run("another platform", func(t *testing.T) {
 		ref := faenatest.Push(t, open, "foreign", faenatest.Image(t, faenatest.ImageSpec{Arch: foreign()}), nil)
 		wantReason(t, e.PullImage(t.Context(), ref, nil), faena.ReasonImagePlatform, foreign(), runtime.GOARCH)
+		if has, err := e.HasImage(t.Context(), ref); has || err != nil { // the engine keeps it
+			t.Errorf("the engine has an image that it cannot run: %v, %v", has, err)
+		}
 	})
 	t.Run("index", func(t *testing.T) {
 		other := faenatest.Image(t, faenatest.ImageSpec{Arch: foreign()})

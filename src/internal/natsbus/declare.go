@@ -22,7 +22,7 @@ const objectTTL = 8 * 24 * time.Hour
 func (b *Bus) Declare(ctx context.Context) error {
 	shared := []jetstream.StreamConfig{
 		b.bucket(usersBucket, jetstream.StreamConfig{MaxBytes: 64 << 20}),
-		b.bucket(workersBucket, jetstream.StreamConfig{MaxBytes: 16 << 20, MaxAge: faena.HeartbeatTTL, Storage: jetstream.MemoryStorage}),
+		b.bucket(workersBucket, jetstream.StreamConfig{MaxAge: faena.HeartbeatTTL}), // small: one message a worker
 	}
 	for _, cfg := range shared {
 		if err := b.declareStream(ctx, cfg); err != nil {

@@ -70,13 +70,20 @@ func stands(rec *faena.Record, worker string, attempt int, sequence uint64) stan
 	}
 }
 
-// look returns the record that a delivery is judged by. A first delivery brings it: where that is not true any more, the
-// claim is refused, and the record is read then.
-func (w *Worker) look(a *activation) (*faena.Record, uint64, error) {
-	if m := a.delivery.Message; !a.delivery.Redelivered && m.Record != nil && m.RecordRevision != 0 {
-		return m.Record, m.RecordRevision, nil
+// look judges a delivery by its record. A first delivery brings it: where it may proceed by that, but that is not true
+// any more, the claim is refused, and the record is read then. Anything else is decided by the record as it is now.
+func (w *Worker) look(a *activation) (verdict, *faena.Record, uint64, error) {
+	d := a.delivery
+	if m := d.Message; !d.Redelivered && m.Record != nil && m.RecordRevision != 0 {
+		if v := decide(m.Record, d.Sequence, w.waited(a)); v == proceed {
+			return v, m.Record, m.RecordRevision, nil
+		}
 	}
-	return w.read(a.ctx, a)
+	rec, rev, err := w.read(a.ctx, a)
+	if err != nil {
+		return drop, nil, 0, err
+	}
+	return decide(rec, d.Sequence, w.waited(a)), rec, rev, nil
 }
 
 // read returns the record from the leader, nil where it is absent, trying again while the queue gives no answer.

@@ -37,12 +37,11 @@ func (w *Worker) handle(claiming, running context.Context, d Delivery) {
 		return
 	}
 	defer w.held.remove(a)
-	rec, rev, err := w.look(a)
+	v, rec, rev, err := w.look(a)
 	if err != nil {
 		w.setAside(a, err)
 		return
 	}
-	v := decide(rec, d.Sequence, w.waited(a))
 	if v != proceed {
 		w.conclude(a, v, rec, rev)
 		return
