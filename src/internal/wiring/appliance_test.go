@@ -12,29 +12,42 @@ import (
 	"faena.dev/faena/internal/faenatest"
 )
 
+// part is what is shown of one aspect of an appliance, with users of its own.
+type part struct {
+	name string
+	test func(*testing.T, *installation)
+}
+
 // TestAppliance is all that is shown of one appliance, from the client to the container and back, over HTTP. It starts
-// once: each part has users of its own, and a part that counts does so before and after.
+// once: most parts run beside each other, then come those that want it for themselves, since they count or fill it.
 func TestAppliance(t *testing.T) {
 	t.Parallel() // with the daemons, who wait more than they work
 	i := install(t)
-	for _, part := range []struct {
-		name string
-		test func(*testing.T, *installation)
-	}{
-		{"Bytes", testBytes},
-		{"Misbehaviour", testMisbehaviour},
-		{"Refusals", testRefusals},
+	t.Run("Together", func(t *testing.T) {
+		for _, p := range []part{
+			{"Bytes", testBytes},
+			{"Misbehaviour", testMisbehaviour},
+			{"Refusals", testRefusals},
+			{"Activations", testActivations},
+			{"Logs", testLogs},
+			{"Trace", testTrace},
+			{"Isolation", testIsolation},
+			{"Network", testNetwork},
+		} {
+			t.Run(p.name, func(t *testing.T) {
+				t.Parallel()
+				p.test(t, i)
+			})
+		}
+	})
+	for _, p := range []part{
 		{"Limit", testLimit},
-		{"Activations", testActivations},
-		{"Logs", testLogs},
-		{"Trace", testTrace},
-		{"Isolation", testIsolation},
-		{"Network", testNetwork},
 		{"Metrics", testMetrics},
 		{"Health", testHealth},
-		{"Secrets", testSecrets},
+		{"Endless", testEndless},
+		{"Secrets", testSecrets}, // last: all that was said and written before counts
 	} {
-		t.Run(part.name, func(t *testing.T) { part.test(t, i) })
+		t.Run(p.name, func(t *testing.T) { p.test(t, i) })
 	}
 }
 

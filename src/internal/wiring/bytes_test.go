@@ -1,6 +1,7 @@
 package wiring_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -61,18 +62,23 @@ func testBytes(t *testing.T, i *installation) {
 			}
 		})
 	}
-	t.Run("one byte more than the largest result", func(t *testing.T) {
-		o := outcomeOf(t, c, "size", strconv.Itoa(16<<20+1))
+	t.Run("one byte more than a result may have", func(t *testing.T) {
+		i.deploy(t, c, "limited", func(s *client.Spec) { s.ResultLimitBytes = 300 << 10 }, "size")
+		if out := must(t, c, "limited", strconv.Itoa(300<<10)); out != string(all[:300<<10]) {
+			t.Errorf("at the limit there are %d bytes", len(out))
+		}
+		o := outcomeOf(t, c, "limited", strconv.Itoa(300<<10+1))
 		fails("result_too_large", -1, 0, "")(t, o)
 		kept, h, err := result(t.Context(), c, o.record.ActivationID)
-		if err != nil || sha256.Sum256(kept) != sha256.Sum256(all) || h.Get("Faena-Truncated") != "true" {
+		if err != nil || !bytes.Equal(kept, all[:300<<10]) || h.Get("Faena-Truncated") != "true" {
 			t.Errorf("%d bytes are kept, %v, %v", len(kept), h, err)
 		}
 	})
-	t.Run("a result without end takes bounded memory and disk", func(t *testing.T) { testYes(t, i, c) })
 }
 
-func testYes(t *testing.T, i *installation, c *client.Client) {
+// A result without end takes bounded memory and disk.
+func testEndless(t *testing.T, i *installation) {
+	c := i.user(t, "endless", 20)
 	i.deploy(t, c, "yes", nil, "yes")
 	runtime.GC()
 	heap, disk := heapBytes(), diskBytes(t, i.dir)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,6 +23,16 @@ import (
 	"faena.dev/faena/internal/faenatest"
 	"faena.dev/faena/internal/wiring"
 )
+
+// TestMain lets more tests run at once than there are cores: they wait, mostly for containers to start.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
 
 // installation is an appliance of a test with its first admin logged in, and a registry that it may reach.
 type installation struct {

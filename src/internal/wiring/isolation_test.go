@@ -45,36 +45,27 @@ func testIsolation(t *testing.T, i *installation) {
 		}
 		containers[name] = by
 	}
-	round := func(t *testing.T, revision int, users map[string]*client.Client) {
+	users := map[string]*client.Client{"castor": i.user(t, "castor", 20), "pollux": i.user(t, "pollux", 20)}
+	for revision := range 2 { // both are the same
 		var wg sync.WaitGroup
 		for user, c := range users {
 			for _, function := range []string{"one", "two"} {
-				for range 2 {
-					wg.Go(func() {
+				i.deploy(t, c, function, func(s *client.Spec) { s.Env = map[string]string{"OWNER": user} }, "env")
+				by := served{user, function, revision + 1}
+				wg.Go(func() {
+					for range 2 {
 						out, err := activate(t.Context(), c, function, nil)
 						if err != nil {
 							t.Error(err)
 							return
 						}
-						note(t, served{user, function, revision}, string(out))
-					})
-				}
+						note(t, by, string(out))
+					}
+				})
 			}
 		}
 		wg.Wait()
 	}
-	users := map[string]*client.Client{"castor": i.user(t, "castor", 20), "pollux": i.user(t, "pollux", 20)}
-	deploy := func(t *testing.T) {
-		for user, c := range users {
-			for _, function := range []string{"one", "two"} {
-				i.deploy(t, c, function, func(s *client.Spec) { s.Env = map[string]string{"OWNER": user} }, "env")
-			}
-		}
-	}
-	deploy(t)
-	round(t, 1, users)
-	deploy(t) // the same once more, as revision 2
-	round(t, 2, users)
 	for _, c := range users {
 		if _, err := client.Read[client.Function](c.RollbackFunction(t.Context(), "one", &client.RollbackFunctionParams{}, client.Rollback{})); err != nil {
 			t.Fatal(err)
@@ -115,7 +106,7 @@ func (i *installation) labelled(t *testing.T, by map[string]served) {
 
 const secretOfFunction = "s3cret-of-a-function"
 
-// What is secret is where it is needed, and nowhere else. It comes last: all that was said and written before counts.
+// What is secret is where it is needed, and nowhere else.
 func testSecrets(t *testing.T, i *installation) {
 	c := i.user(t, "keeper", 20)
 	secret := func(s *client.Spec) { s.Env = map[string]string{"TOKEN": secretOfFunction} }

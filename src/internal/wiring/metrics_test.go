@@ -126,20 +126,23 @@ func testMetrics(t *testing.T, i *installation) {
 		})
 	})
 	t.Run("they show what happens", func(t *testing.T) {
-		release := i.hold(t)
-		places := i.metrics(t)[`faena_pool_containers{state="busy"}`]
-		id := async(t, c, "arg", "x")
-		if _, err := activate(t.Context(), c, "arg", nil); failure(t, err).Status != http.StatusTooManyRequests {
+		i.deploy(t, c, "stubborn", nil, "stubborn")
+		id := async(t, c, "stubborn", "")
+		running(t, c, id)
+		if _, err := activate(t.Context(), c, "arg", nil); failure(t, err).Status != http.StatusTooManyRequests { // its limit is 1
 			t.Error(err)
 		}
 		i.become(t, nil, map[string]float64{
-			`faena_pool_containers{state="busy"}`:   places,
-			`faena_queue_messages{group="default"}`: places + 1,
-			`faena_queue_records{group="default"}`:  places + 1,
+			`faena_pool_containers{state="busy"}`:   1,
+			"faena_pool_cpus":                       1,
+			`faena_queue_messages{group="default"}`: 1,
+			`faena_queue_records{group="default"}`:  1,
 			"faena_conservation_drift":              0,
 		})
 		i.become(t, before, map[string]float64{`faena_activations_refused_total{reason="limit_reached"}`: 1})
-		release()
+		if _, err := client.Read[client.Activation](c.CancelActivation(t.Context(), id)); err != nil {
+			t.Fatal(err)
+		}
 		ended(t, c, id)
 	})
 	t.Run("and then nothing again", func(t *testing.T) {
