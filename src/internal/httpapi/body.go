@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"sync"
 
 	"faena.dev/faena/internal/faena"
@@ -54,8 +55,11 @@ func readBody(w http.ResponseWriter, r *http.Request, b *bytes.Buffer, limit int
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return tooLarge(what, limit)
 	}
-	return &faena.Error{Kind: faena.KindMalformed, Reason: "body_incomplete", Component: faena.ComponentCaller,
-		Message: "The body could not be read to its end.", Err: err}
+	message := "The body could not be read to its end."
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		message = "The body did not come to its end in time."
+	}
+	return &faena.Error{Kind: faena.KindMalformed, Reason: "body_incomplete", Component: faena.ComponentCaller, Message: message, Err: err}
 }
 
 func tooLarge(what string, limit int64) error {

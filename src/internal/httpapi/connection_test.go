@@ -60,8 +60,9 @@ func TestConnection_SlowBody(t *testing.T) {
 			noError(t, err)
 			res, err := http.ReadResponse(answer, nil)
 			noError(t, err)
-			a := s.read(s.request(method, path), res)
-			a.problem(http.StatusBadRequest, "body_incomplete")
+			if p := s.read(s.request(method, path), res).problem(http.StatusBadRequest, "body_incomplete"); !strings.Contains(p.Detail, "in time") {
+				t.Errorf("it does not say why: %s", p.Detail)
+			}
 			ends(t, answer)
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"faena.dev/faena/internal/faena"
 )
@@ -25,7 +26,7 @@ func (s *site) overTLS() *site {
 
 // HTTP/2 has other ways to send a body, to hold it back and to go away; the answers are the same.
 func TestHTTP2(t *testing.T) {
-	s := start(t).serve(t, short).overTLS()
+	s := start(t).serve(t, func(s *site) { s.api.timeouts.body = 3 * time.Second }).overTLS()
 	w := s.worker(1, echo)
 	s.deploy("ann", "tool")
 	res, err := s.client.Do(s.request(http.MethodGet, "/healthz"))
@@ -50,7 +51,10 @@ func TestHTTP2(t *testing.T) {
 	t.Run("slow body", func(t *testing.T) {
 		r, hold := io.Pipe()
 		t.Cleanup(func() { _ = hold.Close() })
-		s.in(t).activate(func(q *http.Request) { q.Body, q.ContentLength = r, 1000 }).problem(http.StatusBadRequest, "body_incomplete")
+		p := s.in(t).activate(func(q *http.Request) { q.Body, q.ContentLength = r, 1000 }).problem(http.StatusBadRequest, "body_incomplete")
+		if !strings.Contains(p.Detail, "in time") {
+			t.Errorf("it does not say why: %s", p.Detail)
+		}
 	})
 	t.Run("log", func(t *testing.T) {
 		s := s.in(t)
