@@ -63,7 +63,7 @@ func TestEngine_Create_Inspect(t *testing.T) {
 	}
 	h := got.HostConfig
 	check("entrypoint and cmd", slices.Concat(got.Config.Entrypoint, got.Config.Cmd), []string{InitTarget})
-	check("labels", fmt.Sprint(got.Config.Labels[LabelWorker], got.Config.Labels[LabelLockFile]), fmt.Sprint(c.Name, "/run/test.lock"))
+	check("labels", fmt.Sprint(got.Config.Labels[LabelWorker], got.Config.Labels[LabelLockFile]), fmt.Sprint(c.Name, c.SocketDir))
 	check("health check", got.Config.Healthcheck.Test, []string{"NONE"})
 	check("capabilities", fmt.Sprint(h.CapDrop, h.CapAdd, h.Privileged), "[ALL] [CAP_CHOWN] false")
 	check("security options", h.SecurityOpt, []string{"no-new-privileges"})

@@ -41,10 +41,11 @@ func spec(t testing.TB, image string) Container {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	// The lock file is there, so that no worker takes the container for an orphan.
 	return Container{
 		Name:        worker,
 		Image:       image,
-		Labels:      map[string]string{LabelWorker: worker, LabelLockFile: dir /* which is there: no worker takes it for an orphan */, LabelUser: "ana", LabelFunction: "f", LabelRevision: "7"},
+		Labels:      map[string]string{LabelWorker: worker, LabelLockFile: dir, LabelUser: "ana", LabelFunction: "f", LabelRevision: "7"},
 		InitPath:    faenatest.CProgram(t, "testdata/agent.c"),
 		SocketDir:   dir,
 		MemoryBytes: 64 << 20,

@@ -41,7 +41,7 @@ func TestEngine_Lifecycle(t *testing.T) {
 	idle.Labels[LabelWorker] = c.Name
 	idleID := create(t, e, idle)
 
-	want := OwnedContainer{ID: a.id, Worker: c.Name, LockFile: "/run/test.lock", User: "ana", Function: "f", Revision: 7, State: "running"}
+	want := OwnedContainer{ID: a.id, Worker: c.Name, LockFile: c.SocketDir, User: "ana", Function: "f", Revision: 7, State: "running"}
 	for _, worker := range []string{c.Name, ""} {
 		if got := owned(worker, a.id); got == nil || *got != want {
 			t.Errorf("owned by %q: got %+v, want %+v", worker, got, want)
