@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 
 	"faena.dev/faena/internal/client"
 )
@@ -111,6 +112,7 @@ func testUsers(a *account, s *site) {
 	if got := login("first-password"); got.code != exitOK {
 		a.t.Fatalf("login: %+v", got)
 	}
+	a.t.Run("a change leaves the rest", func(t *testing.T) { testUserChange(a.of(t), login) })
 	for _, args := range [][]string{{"users"}, {"workers"}, {"users", "put", "eve"}, {"users", "delete", "admin"}} {
 		if got := a.run(nil, append(args, "--profile", "bob")...); got.code != exitUnauthenticated || got.out != "" {
 			a.t.Errorf("who is no admin calls %s: %+v", strings.Join(args, " "), got)
@@ -140,6 +142,40 @@ func testUsers(a *account, s *site) {
 	}
 	if got := a.run(nil, "users", "usage", "nobody"); got.code != exitNotFound {
 		a.t.Errorf("usage of nobody: %+v", got)
+	}
+}
+
+// What no flag names stays as it is: the role, the limits, the password.
+func testUserChange(a *account, login func(password string) answer) {
+	for _, c := range []struct{ flags, want string }{
+		{"--role admin", "User bob: role admin, limits default=1.\n"},
+		{"--limit default=3", "User bob: role admin, limits default=3.\n"},
+		{"", "User bob: role admin, limits default=3.\n"},
+		{"--role user", "User bob: role user, limits default=3.\n"},
+		{"--limit default=1", "User bob: role user, limits default=1.\n"},
+	} {
+		if got := a.run(nil, append([]string{"users", "put", "bob"}, strings.Fields(c.flags)...)...); got != (answer{exitOK, "", c.want}) {
+			a.t.Errorf("put %s: %+v, want %q", c.flags, got, c.want)
+		}
+	}
+	if got := login("first-password"); got.code != exitOK {
+		a.t.Errorf("with the password that no flag named: %+v", got)
+	}
+	got := a.run(nil, "users", "put", "mute", "--limit", "default=2")
+	if got.code != exitOK || !strings.HasPrefix(got.err, "User mute: role user, limits default=2.\n") || !strings.Contains(got.err, "faena users password mute\n") {
+		a.t.Errorf("made without a password: %+v", got)
+	}
+	if got := a.run(nil, "users", "put", "mute"); strings.Contains(got.err, "password") { // whether it has one is not known
+		a.t.Errorf("changed without a password: %+v", got)
+	}
+	for _, limit := range []string{"1", "default", "default=", "=1", "default=many"} {
+		want := `faena: --limit is "` + limit + `", must be GROUP=NUMBER, for example default=20`
+		if got := a.run(nil, "users", "put", "bob", "--limit", limit); got.code != exitUsage || !strings.HasPrefix(got.err, want) {
+			a.t.Errorf("--limit %s: %+v", limit, got)
+		}
+	}
+	if got := a.run(nil, "users", "put", "bob", "--limit", "default=0"); got.code != exitInvalid || !strings.Contains(got.err, "from 1 to 1000") {
+		a.t.Errorf("--limit default=0: %+v", got)
 	}
 }
 

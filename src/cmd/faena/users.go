@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -61,36 +63,76 @@ func limits(groups map[string]int) string {
 	return strings.Join(parts, ",")
 }
 
+// userChange is what the flags of put say; the zero value of each is left as it is.
+type userChange struct {
+	role                    string
+	limits                  []string // GROUP=NUMBER
+	withPassword, fromStdin bool
+}
+
 func (a *app) putUserCommand() *cobra.Command {
-	var role string
-	var groups map[string]int
-	var withPassword, fromStdin bool
+	var change userChange
 	cmd := &cobra.Command{
-		Use: "put NAME", Short: "Make or change a user", Args: exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			body := client.UserProfile{Role: client.Role(role), Groups: groups}
-			if withPassword || fromStdin {
-				if body.Password, err = a.password("Password of "+args[0], fromStdin); err != nil {
-					return err
-				}
-			}
-			c, _, err := a.client()
-			if err != nil {
-				return err
-			}
-			u, err := client.Read[client.User](c.PutUser(cmd.Context(), args[0], body))
-			if err != nil {
-				return err
-			}
-			a.say("User %s: role %s, limits %s.", u.Name, u.Role, limits(u.Groups))
-			return nil
-		},
+		Use: "put NAME", Short: "Make or change a user; what no flag names stays as it is", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.putUser(cmd.Context(), args[0], change) },
 	}
-	cmd.Flags().StringVar(&role, "role", "", "user or admin (default user)")
-	cmd.Flags().StringToIntVar(&groups, "limit", nil, "active activations per group, such as default=4")
-	cmd.Flags().BoolVar(&withPassword, "password", false, "ask for a password")
-	cmd.Flags().BoolVar(&fromStdin, "password-stdin", false, "read the password from standard input")
+	cmd.Flags().StringVar(&change.role, "role", "", "user or admin (of a new one: user)")
+	cmd.Flags().StringSliceVar(&change.limits, "limit", nil, "`GROUP=NUMBER` of active activations, such as default=4 (of a new one: default=20)")
+	cmd.Flags().BoolVar(&change.withPassword, "password", false, "ask for a password")
+	cmd.Flags().BoolVar(&change.fromStdin, "password-stdin", false, "read the password from standard input")
 	return cmd
+}
+
+// putUser changes what is named: the API replaces a profile, so what it is now goes back with it.
+func (a *app) putUser(ctx context.Context, name string, change userChange) error {
+	given, err := parseLimits(change.limits)
+	if err != nil {
+		return err
+	}
+	c, _, err := a.client()
+	if err != nil {
+		return err
+	}
+	was, err := client.Read[client.User](c.GetUser(ctx, name))
+	f, _ := errors.AsType[*client.Failure](err)
+	isNew := f != nil && f.Reason == "user_not_found"
+	if err != nil && !isNew {
+		return err
+	}
+	body := client.UserProfile{Role: was.Role, Groups: was.Groups}
+	set(&body.Role, client.Role(change.role))
+	if body.Groups == nil {
+		body.Groups = given
+	} else {
+		maps.Copy(body.Groups, given)
+	}
+	if change.withPassword || change.fromStdin {
+		if body.Password, err = a.password("Password of "+name, change.fromStdin); err != nil {
+			return err
+		}
+	}
+	u, err := client.Read[client.User](c.PutUser(ctx, name, body))
+	if err != nil {
+		return err
+	}
+	a.say("User %s: role %s, limits %s.", u.Name, u.Role, limits(u.Groups))
+	if isNew && body.Password == "" {
+		a.say("%s has no password and cannot log in until you set one: faena users password %s", u.Name, u.Name)
+	}
+	return nil
+}
+
+func parseLimits(list []string) (map[string]int, error) {
+	groups := make(map[string]int)
+	for _, text := range list {
+		group, number, _ := strings.Cut(text, "=")
+		n, err := strconv.Atoi(number)
+		if group == "" || err != nil {
+			return nil, usage{fmt.Errorf("--limit is %q, must be GROUP=NUMBER, for example default=20", text)}
+		}
+		groups[group] = n
+	}
+	return groups, nil
 }
 
 func (a *app) passwordCommand() *cobra.Command {
