@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -55,6 +56,30 @@ func (a *app) loginCommand() *cobra.Command {
 	cmd.Flags().StringVar(&p.CACert, "cacert", "", "CA of the appliance's certificate, in PEM")
 	cmd.Flags().StringVar(&p.Registry, "registry", "", "host:port of the appliance's own image registry, for deploy --from-engine")
 	return cmd
+}
+
+// confirm asks a person for a yes before something that cannot be undone.
+func (a *app) confirm(ctx context.Context, question string) error {
+	if !a.inTTY {
+		return usage{errors.New("no terminal to ask at: give --yes")}
+	}
+	fmt.Fprintf(a.err, "%s [y/N] ", question)
+	answer := make(chan string, 1)
+	go func() { // ends with the process where Ctrl-C is the answer
+		line, _ := bufio.NewReader(a.in).ReadString('\n') // what is no yes is a no
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case <-ctx.Done():
+		a.say("")
+		return ctx.Err()
+	case text := <-answer:
+		if text != "y" && text != "yes" {
+			a.say("Nothing is changed.")
+			return silent{exitFailed}
+		}
+		return nil
+	}
 }
 
 // password asks for a password without showing it, or reads one line of standard input.

@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"faena.dev/faena/internal/client"
+	"faena.dev/faena/internal/faenatest"
 )
 
 // testFunctions: what is deployed, rolled back and deleted is what answers.
@@ -113,12 +115,12 @@ func testUsers(a *account, s *site) {
 		a.t.Fatalf("login: %+v", got)
 	}
 	a.t.Run("a change leaves the rest", func(t *testing.T) { testUserChange(a.of(t), login) })
-	for _, args := range [][]string{{"users"}, {"workers"}, {"users", "put", "eve"}, {"users", "delete", "admin"}} {
+	for _, args := range [][]string{{"users"}, {"workers"}, {"users", "put", "eve"}, {"users", "delete", "admin", "--yes"}} {
 		if got := a.run(nil, append(args, "--profile", "bob")...); got.code != exitUnauthenticated || got.out != "" {
 			a.t.Errorf("who is no admin calls %s: %+v", strings.Join(args, " "), got)
 		}
 	}
-	if got := a.run(strings.NewReader("second-password"), "users", "password", "--profile", "bob", "--password-stdin"); got.code != exitOK {
+	if got := a.run(strings.NewReader("second-password"), "users", "password", "--profile", "bob", "--password-stdin"); got != (answer{exitOK, "", "The password of bob is replaced.\n"}) {
 		a.t.Errorf("password: %+v", got)
 	}
 	if got := a.faena("users", "usage", "--profile", "bob"); !strings.HasPrefix(got, "USER  ACTIVE  LIMIT  BACKLOG  COMPLETED  FAILED\nbob   0       1 ") {
@@ -134,7 +136,8 @@ func testUsers(a *account, s *site) {
 	if !found || !strings.Contains(a.faena("users"), "\nbob ") {
 		a.t.Error("he is not listed")
 	}
-	if got := a.run(nil, "users", "delete", "bob"); got.code != exitOK || got.out != "" {
+	a.t.Run("who deletes is asked", func(t *testing.T) { testUserDelete(a.of(t)) })
+	if got := a.run(nil, "users", "delete", "bob", "--yes"); got.code != exitOK || got.out != "" || !strings.HasPrefix(got.err, "User bob is gone") {
 		a.t.Errorf("delete: %+v", got)
 	}
 	if got := a.run(nil, "functions", "--profile", "bob"); got.code != exitUnauthenticated {
@@ -176,6 +179,49 @@ func testUserChange(a *account, login func(password string) answer) {
 	}
 	if got := a.run(nil, "users", "put", "bob", "--limit", "default=0"); got.code != exitInvalid || !strings.Contains(got.err, "from 1 to 1000") {
 		a.t.Errorf("--limit default=0: %+v", got)
+	}
+}
+
+// Nothing is deleted without a yes, and there is one that no pipe gives by accident.
+func testUserDelete(a *account) {
+	if got := a.run(strings.NewReader("y\n"), "users", "delete", "bob"); got.code != exitUsage || !strings.Contains(got.err, "--yes") {
+		a.t.Errorf("without a terminal: %+v", got)
+	}
+	for _, c := range []struct {
+		name, user, typed string
+		code              int
+		says              string
+	}{
+		{"enter", "bob", "\n", exitFailed, "Nothing is changed."},
+		{"no", "bob", "no\n", exitFailed, "Nothing is changed."},
+		{"end of input", "bob", "\x04", exitFailed, "Nothing is changed."},
+		{"Ctrl-C", "bob", "", exitInterrupted, ""},
+		{"yes", "mute", "y\n", exitOK, "User mute is gone"},
+	} {
+		a.t.Run(c.name, func(t *testing.T) {
+			a := a.of(t)
+			master, slave := terminalPair(t)
+			cmd := a.command(t.Context(), "faena", "users", "delete", c.user)
+			var said text
+			cmd.Stdin, cmd.Stderr = slave, &said
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			faenatest.Eventually(t, 20*time.Second, "it asks", func() bool { return strings.HasSuffix(said.String(), "[y/N] ") })
+			if c.typed == "" {
+				send(t, cmd, os.Interrupt)
+			} else if _, err := master.WriteString(c.typed); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // its exit code is looked at
+			if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(said.String(), "Remove user "+c.user) || !strings.Contains(said.String(), c.says) {
+				t.Errorf("it ends with %d, want %d and %q: %s", code, c.code, c.says, said.String())
+			}
+			there := strings.Contains(a.faena("users"), "\n"+c.user+" ")
+			if deleted := c.code == exitOK; there == deleted {
+				t.Errorf("he is there: %v", there)
+			}
+		})
 	}
 }
 

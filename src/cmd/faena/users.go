@@ -16,17 +16,32 @@ import (
 
 func (a *app) usersCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "users", Short: "List and manage users (admin)", Args: exactly(0), RunE: a.listUsers}
-	cmd.AddCommand(a.putUserCommand(), a.passwordCommand(), a.usageCommand(), &cobra.Command{
+	cmd.AddCommand(a.putUserCommand(), a.passwordCommand(), a.usageCommand(), a.deleteUserCommand())
+	return cmd
+}
+
+func (a *app) deleteUserCommand() *cobra.Command {
+	yes := false
+	cmd := &cobra.Command{
 		Use: "delete NAME", Short: "Remove a user with everything it has; the name is never given again", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes {
+				if err := a.confirm(cmd.Context(), "Remove user "+args[0]+" with functions and history? The name is never given again."); err != nil {
+					return err
+				}
+			}
 			c, _, err := a.client()
 			if err != nil {
 				return err
 			}
-			_, err = client.Read[struct{}](c.DeleteUser(cmd.Context(), args[0]))
-			return err
+			if _, err := client.Read[struct{}](c.DeleteUser(cmd.Context(), args[0])); err != nil {
+				return err
+			}
+			a.say("User %s is gone, with functions and history; the name is never given again.", args[0])
+			return nil
 		},
-	})
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask; needed where standard input is no terminal")
 	return cmd
 }
 
@@ -157,8 +172,11 @@ func (a *app) passwordCommand() *cobra.Command {
 			}
 			if name == p.Username {
 				p.Password = password
-				return a.saveProfile(a.profile, p)
+				if err := a.saveProfile(a.profile, p); err != nil {
+					return fmt.Errorf("the password of %s is replaced, but this login still has the old one: %w", name, err)
+				}
 			}
+			a.say("The password of %s is replaced.", name)
 			return nil
 		},
 	}
