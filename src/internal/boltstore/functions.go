@@ -30,7 +30,7 @@ func (s *Store) AddRevision(ctx context.Context, rev faena.Revision, c faena.Con
 			return err
 		}
 		created = !created
-		if err := check(c, f, !created); err != nil {
+		if err := c.Check(f, !created); err != nil {
 			return err
 		}
 		if created {
@@ -59,7 +59,7 @@ func (s *Store) SetCurrent(ctx context.Context, user, name string, n int, c faen
 		if !exists {
 			return faena.NotFound("function", name)
 		}
-		if err := check(c, f, true); err != nil {
+		if err := c.Check(f, true); err != nil {
 			return err
 		}
 		if tx.Bucket(revisionsBucket).Get(key(user, name, number(n))) == nil {
@@ -139,7 +139,7 @@ func (s *Store) DeleteFunction(ctx context.Context, user, name string, c faena.C
 		if !exists {
 			return faena.NotFound("function", name)
 		}
-		if err := check(c, f, true); err != nil {
+		if err := c.Check(f, true); err != nil {
 			return err
 		}
 		if err := tx.Bucket(functionsBucket).Delete(key(user, name)); err != nil {
@@ -170,22 +170,6 @@ func putFunction(tx *bolt.Tx, f *faena.Function) error {
 	}
 	f.Version, f.UpdatedAt = version, now()
 	return put(b, key(f.User, f.Name), f)
-}
-
-// check returns the error for a condition that a head does not meet.
-func check(c faena.Condition, f faena.Function, exists bool) error {
-	problem := ""
-	switch {
-	case c.IfNoneMatch && exists:
-		problem = "The function exists already."
-	case c.IfMatch != "" && !exists:
-		problem = "The function does not exist."
-	case c.IfMatch != "" && c.IfMatch != "*" && c.IfMatch != f.ETag():
-		problem = "The function was changed meanwhile: its ETag is " + f.ETag() + "."
-	default:
-		return nil
-	}
-	return &faena.Error{Kind: faena.KindPrecondition, Reason: "precondition_failed", Component: faena.ComponentCaller, Message: problem}
 }
 
 // page decodes what walk gives, at most limit documents.

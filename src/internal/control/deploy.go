@@ -15,6 +15,15 @@ func (c *Control) Deploy(ctx context.Context, user string, d faena.Deployment) (
 	none := func(err error) (faena.Function, faena.Revision, bool, []string, error) {
 		return faena.Function{}, faena.Revision{}, false, nil, err
 	}
+	if d.Condition != (faena.Condition{}) { // no registry is asked for what is refused anyway
+		head, err := c.o.Documents.Function(ctx, user, d.Name)
+		if err != nil && !faena.IsKind(err, faena.KindNotFound) {
+			return none(err)
+		}
+		if err := d.Condition.Check(head, err == nil); err != nil {
+			return none(err)
+		}
+	}
 	rev, err := c.revision(ctx, user, d)
 	if err != nil {
 		return none(err)
@@ -113,11 +122,14 @@ func (c *Control) Revisions(ctx context.Context, user, name string, below, limit
 	return c.o.Documents.Revisions(ctx, user, name, below, limit)
 }
 
-// Rollback makes an earlier revision the one that serves: the given number, or with 0 the one before the current.
+// Rollback makes an earlier revision the one that serves: the given number, or with 0 the one with the next lower number.
 func (c *Control) Rollback(ctx context.Context, user, name string, number int, cond faena.Condition) (faena.Function, faena.Revision, error) {
 	if number == 0 {
 		f, err := c.o.Documents.Function(ctx, user, name)
 		if err != nil {
+			return faena.Function{}, faena.Revision{}, err
+		}
+		if err := cond.Check(f, true); err != nil {
 			return faena.Function{}, faena.Revision{}, err
 		}
 		before, err := c.o.Documents.Revisions(ctx, user, name, f.Current, 1)

@@ -124,6 +124,26 @@ func TestControl_DeleteUser(t *testing.T) {
 	r.nats.counters(t, "ann", map[string]string{activeCounter: "0", completedCounter: "0"})
 }
 
+// An installation keeps an admin: nobody else could make one.
+func TestControl_LastAdmin(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	put := func(name string, role faena.Role) error {
+		_, err := r.PutUser(t.Context(), faena.User{Name: name, Role: role}, "")
+		return err
+	}
+	noError(t, put("root", faena.RoleAdmin))
+	noError(t, put("ann", faena.RoleUser))
+	noError(t, put("root", faena.RoleAdmin)) // changes nothing
+	isKind(t, put("root", faena.RoleUser), faena.KindConflict)
+	isKind(t, r.DeleteUser(t.Context(), "root"), faena.KindConflict)
+	noError(t, put("zoe", faena.RoleAdmin))
+	noError(t, put("root", faena.RoleUser))
+	isKind(t, r.DeleteUser(t.Context(), "zoe"), faena.KindConflict)
+	noError(t, r.DeleteUser(t.Context(), "root"))
+	noError(t, r.DeleteUser(t.Context(), "ann"))
+}
+
 // What could not be cancelled at the first try is cancelled by the second, although the user is gone.
 func TestControl_DeleteUser_Again(t *testing.T) {
 	t.Parallel()
@@ -216,6 +236,8 @@ func TestControl_Deploy_Refused(t *testing.T) {
 		{name: "ARevisionThatIsTooLarge", d: faena.Deployment{Name: "f", Spec: faena.Spec{Image: "i", Env: big}}, kind: faena.KindTooLarge, reason: "revision_too_large"},
 		{name: "AConditionThatDoesNotHold", d: faena.Deployment{Name: "f", Spec: faena.Spec{Image: "i"}, Condition: faena.Condition{IfMatch: `"x"`}},
 			kind: faena.KindPrecondition, reason: "precondition_failed"},
+		{name: "AConditionComesBeforeTheRegistry", d: faena.Deployment{Name: "f", Spec: faena.Spec{Image: "i"}, Condition: faena.Condition{IfNoneMatch: true}},
+			err: denied, kind: faena.KindPrecondition, reason: "precondition_failed"},
 		{name: "OneThatMustBeNew", d: faena.Deployment{Name: "f", Spec: faena.Spec{Image: "i"}, Condition: faena.Condition{IfNoneMatch: true}},
 			kind: faena.KindPrecondition, reason: "precondition_failed"},
 	} {

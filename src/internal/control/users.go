@@ -8,8 +8,8 @@ import (
 	"faena.dev/faena/internal/faena"
 )
 
-// PutUser makes or replaces a profile. password is what the user logs in with; "" keeps the one that is, and is
-// refused for a new user where this installation checks passwords itself.
+// PutUser makes or replaces a profile. password is what the user logs in with; "" keeps the one that is. A new user
+// without one cannot log in where this installation checks passwords itself. The only admin stays one: KindConflict.
 func (c *Control) PutUser(ctx context.Context, u faena.User, password string) (created bool, err error) {
 	if u.Role == "" {
 		u.Role = faena.RoleUser
@@ -24,7 +24,13 @@ func (c *Control) PutUser(ctx context.Context, u faena.User, password string) (c
 	if err != nil && !faena.IsKind(err, faena.KindNotFound) {
 		return false, err
 	}
-	u.Schema, u.UpdatedAt, u.CreatedAt, u.PasswordHash = faena.SchemaVersion, time.Now().UTC(), time.Now().UTC(), old.PasswordHash
+	if old.Role == faena.RoleAdmin && u.Role != faena.RoleAdmin {
+		if err := c.notLastAdmin(ctx, u.Name); err != nil {
+			return false, err
+		}
+	}
+	now := time.Now().UTC()
+	u.Schema, u.UpdatedAt, u.CreatedAt, u.PasswordHash = faena.SchemaVersion, now, now, old.PasswordHash
 	if password != "" {
 		if u.PasswordHash, err = c.o.Passwords.Hash(ctx, password); err != nil {
 			return false, err
@@ -36,6 +42,25 @@ func (c *Control) PutUser(ctx context.Context, u faena.User, password string) (c
 	}
 	c.announce(changedUser, u.Name, u.Name)
 	return created, nil
+}
+
+// notLastAdmin refuses what would leave an installation without an admin: nobody could undo it.
+func (c *Control) notLastAdmin(ctx context.Context, name string) error {
+	for after, more := "", true; more; {
+		users, err := c.o.Documents.Users(ctx, after, usersPage)
+		if err != nil {
+			return err
+		}
+		for _, u := range users {
+			if u.Role == faena.RoleAdmin && u.Name != name {
+				return nil
+			}
+			after = u.Name
+		}
+		more = len(users) == usersPage
+	}
+	return &faena.Error{Kind: faena.KindConflict, Reason: "last_admin", Component: faena.ComponentCaller,
+		Message: fmt.Sprintf("User %q is the only admin. Make another one first.", name)}
 }
 
 func (c *Control) checkUser(u *faena.User) error {
@@ -82,15 +107,24 @@ func (c *Control) Users(ctx context.Context, after string, limit int) ([]faena.U
 }
 
 // DeleteUser cancels what is live of the user and erases functions and history. The name is never given again. Where it
-// fails half-way the same call again does the rest.
+// fails half-way the same call again does the rest. The only admin is KindConflict.
 func (c *Control) DeleteUser(ctx context.Context, name string) error {
+	u, err := c.o.Documents.User(ctx, name)
+	if err != nil && !faena.IsKind(err, faena.KindNotFound) {
+		return err
+	}
+	if u.Role == faena.RoleAdmin {
+		if err := c.notLastAdmin(ctx, name); err != nil {
+			return err
+		}
+	}
 	missing := c.o.Documents.EraseUser(ctx, name)
 	if missing != nil && !faena.IsKind(missing, faena.KindNotFound) {
 		return missing
 	}
 	c.announce(changedUser, name, name) // nothing new is admitted from here on
 	cancelled := false
-	err := c.eachLive(ctx, name, func(r *faena.Record) error {
+	err = c.eachLive(ctx, name, func(r *faena.Record) error {
 		cancelled = true
 		c.announce(changedFunction, name, r.Function)
 		_, err := c.Cancel(ctx, name, r.ID)

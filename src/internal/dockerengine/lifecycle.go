@@ -20,6 +20,7 @@ func (e *Engine) Create(ctx context.Context, c Container) (string, error) {
 	}
 	ctx, done := e.deadline(ctx, e.timeouts.Create)
 	defer done()
+	c.CPUs = min(c.CPUs, float64(e.info.CPUs)) // an engine refuses more than the host has, which is no limit anyway
 	made, err := e.client.ContainerCreate(ctx, c.config(), c.hostConfig(e.speaks("1.41")), nil, nil, c.Name)
 	if errdefs.IsNotFound(err) {
 		return "", &faena.Error{Kind: faena.KindNotFound, Reason: string(faena.ReasonStartFailed), Component: faena.ComponentEngine,

@@ -29,6 +29,23 @@ type Condition struct {
 	IfNoneMatch bool
 }
 
+// Check returns the error for a head that does not meet the condition. It says what is true at that moment: only a store
+// can tell together with the change.
+func (c Condition) Check(f Function, exists bool) error {
+	problem := ""
+	switch {
+	case c.IfNoneMatch && exists:
+		problem = "The function exists already."
+	case c.IfMatch != "" && !exists:
+		problem = "The function does not exist."
+	case c.IfMatch != "" && c.IfMatch != "*" && c.IfMatch != f.ETag():
+		problem = "That is not the function's ETag, which is " + f.ETag() + ": it was changed meanwhile, or the ETag is another's."
+	default:
+		return nil
+	}
+	return &Error{Kind: KindPrecondition, Reason: "precondition_failed", Component: ComponentCaller, Message: problem}
+}
+
 // FunctionDocuments holds functions and their immutable revisions.
 type FunctionDocuments interface {
 	// AddRevision stores rev as the next revision of its function and makes it the current one, in one step. It

@@ -146,13 +146,24 @@ func (a *API) finish(w *response, r *http.Request, c *call) {
 	if a.o.Observer != nil {
 		a.o.Observer.Request(r.Method, c.route, w.status, took)
 	}
-	if a.log.Enabled(r.Context(), slog.LevelDebug) {
-		a.report(r.Context(), slog.LevelDebug, "request", slog.String("method", r.Method), slog.String("route", c.route),
-			slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.String("user", c.user.Name), slog.Int64("took_us", took.Microseconds()))
+	if level := levelOf(r, w.status); a.log.Enabled(r.Context(), level) {
+		a.report(r.Context(), level, "request", slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("route", c.route),
+			slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.String("user", c.user.Name), slog.String("from", r.RemoteAddr),
+			slog.Int64("took_us", took.Microseconds()))
 	}
 	if abort {
 		panic(http.ErrAbortHandler) // the answer cannot be completed: the connection ends, so that the client knows
 	}
+}
+
+// levelOf is the level of a request's line: what an operator asks for afterwards, who failed to log in and who changed
+// functions or users, is told at the default level. Activations, and who only looks, are not.
+func levelOf(r *http.Request, status int) slog.Level {
+	changes := r.Method == http.MethodPut || r.Method == http.MethodPost || r.Method == http.MethodDelete
+	if status == http.StatusUnauthorized || changes && !strings.Contains(r.URL.Path, "/activations") {
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
 }
 
 // joinLists makes one line of a header that is a list and came in several (RFC 9110, section 5.3).

@@ -59,6 +59,37 @@ func (p *platform) logged(key, value string) (lines []string) {
 	return lines
 }
 
+// Who failed to log in, and who changed what, is in the log at its default level; who looked is not.
+func TestCalls_WhatAnOperatorAsksFor(t *testing.T) {
+	s := start(t).serve(t)
+	for id, c := range map[string]struct {
+		method, path string
+		with         []option
+		want         []string // nothing: no line at that level
+	}{
+		"a-change":  {http.MethodPut, "/v1/users/eve", []option{as("root"), body(`{"role":"user"}`)}, []string{"/v1/users/eve", `"user":"root"`, `"status":201`}},
+		"a-refusal": {http.MethodDelete, "/v1/users/bob", []option{as("ann")}, []string{"/v1/users/bob", `"user":"ann"`, `"status":403`}},
+		"a-failure": {http.MethodGet, "/v1/functions", []option{header("Authorization", "Basic eDp5")}, []string{`"status":401`, `"from":"127.0.0.1:`}},
+		"a-look":    {http.MethodGet, "/v1/functions", []option{as("ann")}, nil},
+	} {
+		s.call(c.method, c.path, append(c.with, header("X-Request-Id", id))...)
+		lines := ""
+		for _, line := range s.logged("request_id", id) {
+			if strings.Contains(line, `"level":"INFO"`) {
+				lines += line
+			}
+		}
+		if (lines == "") != (len(c.want) == 0) {
+			t.Errorf("%s: at the default level are %q", id, lines)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(lines, want) {
+				t.Errorf("%s: %s is not in %q", id, want, lines)
+			}
+		}
+	}
+}
+
 // A valid trace context is kept, and is in the record that the worker hands to the function, and in the log.
 func TestCalls_Traceparent(t *testing.T) {
 	s := start(t).serve(t)

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"faena.dev/faena/internal/buildinfo"
 	"faena.dev/faena/internal/config"
@@ -21,24 +19,22 @@ const (
 	exitSettings = 3 // a setting is wrong; it is named on standard error
 )
 
-// Main is the main function of a daemon: it reads the settings, runs until SIGTERM or Ctrl-C, and returns the exit code.
-// load returns what the daemon does, and how it logs.
-func Main(name string, load func(environ []string) (func(context.Context, *slog.Logger) error, config.Log, error)) int {
-	if len(os.Args) == 2 && os.Args[1] == "--version" {
+// Main is what the daemons' programs have in common: it reads the settings, runs until ctx ends, and returns the exit
+// code. load returns what the daemon does, and how it logs.
+func Main(ctx context.Context, name string, args, environ []string, load func(environ []string) (func(context.Context, *slog.Logger) error, config.Log, error)) int {
+	if len(args) == 1 && args[0] == "--version" {
 		fmt.Println(buildinfo.Read().Text(name))
 		return exitOK
 	}
-	if len(os.Args) > 1 {
-		fmt.Fprintf(os.Stderr, "%s: unknown argument %q: settings are environment variables\n", name, os.Args[1])
+	if len(args) > 0 {
+		fmt.Fprintf(os.Stderr, "%s: unknown argument %q: settings are environment variables\n", name, args[0])
 		return exitUsage
 	}
-	run, c, err := load(os.Environ())
+	run, c, err := load(environ)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		return exitSettings
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	log := telemetry.NewLogger(os.Stderr, c.Format == config.LogJSON, c.Level)
 	if err := run(ctx, log); err != nil {
 		log.Error(name+" has ended", "error", err)

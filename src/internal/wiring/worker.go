@@ -39,6 +39,11 @@ type Worker struct {
 // NewWorker opens the engine, makes the network, and puts a worker together that is not running. The caller closes it
 // after Run has returned.
 func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
+	if info, err := os.Stat(o.Engine.InitPath); err != nil {
+		return nil, fmt.Errorf("FAENA_INIT_PATH, the first process of every container: %w", err)
+	} else if !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0 {
+		return nil, fmt.Errorf("FAENA_INIT_PATH, the first process of every container: %s is no program", o.Engine.InitPath)
+	}
 	docker, err := dockerengine.Open(ctx, dockerengine.Options{Host: o.Engine.DockerHost, Logger: o.Logger})
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package worker_test
 import (
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"faena.dev/faena/internal/config"
@@ -21,7 +22,10 @@ func TestWorker_Container(t *testing.T) {
 		r.Spec.MemoryBytes, r.Spec.CPUs, r.Spec.PIDs, r.Spec.TmpfsBytes = 48<<20, 0.5, 11, 1<<20
 		r.Spec.Capabilities = []string{"CHOWN", "SYS_ADMIN"}
 	}, "uid")
-	s.says("65534:65534", rev, "")
+	if r := s.says("65534:65534", rev, ""); len(r.Remarks) != 1 || !strings.Contains(r.Remarks[0], "SYS_ADMIN") ||
+		!strings.Contains(r.Remarks[0], "FAENA_WORKER_CAPABILITIES") {
+		t.Errorf("what it did not get is told as %q", r.Remarks)
+	}
 	var c struct {
 		Config struct {
 			Labels map[string]string

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"faena.dev/faena/internal/faena"
@@ -173,10 +174,15 @@ func (w *Worker) run(a *activation, c *container) outcome {
 		out.message = fmt.Sprintf("The function wrote more than %d bytes to its standard output, which is its limit. The first %d are kept.",
 			spec.ResultLimitBytes, len(sink.result))
 	default:
-		out.truncated = true
+		out.truncated = len(out.result) > 0
 		w.cutShort(a, &out, ctx, err, met)
 	}
 	out.retire = err != nil || met.ooms > 0 || exit.Tampered != ""
+	for _, c := range spec.Capabilities {
+		if !slices.Contains(w.o.Capabilities, c) {
+			out.remarks = append(out.remarks, "The capability "+c+" was not given: FAENA_WORKER_CAPABILITIES of the worker does not have it.")
+		}
+	}
 	if met.forks > 0 {
 		out.remarks = append(out.remarks, fmt.Sprintf("The limit of %d processes was met %d times.", spec.PIDs, met.forks))
 	}

@@ -34,7 +34,7 @@ func (w *Worker) conclude(a *activation, v verdict, rec *faena.Record, rev uint6
 		w.settleUnrun(a, rec, rev, faena.ReasonCancelled, "Cancelled by its user before it started.")
 	case lose:
 		w.settleUnrun(a, rec, rev, faena.ReasonWorkerLost,
-			fmt.Sprintf("The worker %s, which ran it, was lost.", rec.Worker))
+			fmt.Sprintf("The worker %s, which ran it, was lost, and what it had written with it. It is not known how far the function came.", rec.Worker))
 	}
 }
 
@@ -45,6 +45,9 @@ func (w *Worker) settleUnrun(a *activation, rec *faena.Record, rev uint64, reaso
 	w.settle(a, rec, rev, settlement{
 		apply: func(r *faena.Record) error {
 			r.Timings = w.timings(a, r.Timings)
+			if r.StartedAt != nil { // by another worker: since then it was not in the queue
+				r.Timings.QueueUS = max(0, r.StartedAt.Sub(r.AdmittedAt)).Microseconds()
+			}
 			return r.Fail(reason, message, time.Now().UTC())
 		},
 		mine: func(r *faena.Record) bool {
