@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"faena.dev/faena/internal/client"
 	"faena.dev/faena/internal/faenatest"
@@ -169,10 +170,11 @@ func testSecrets(t *testing.T, i *installation) {
 // testProcesses looks at every process of this host: no command line has a word of those, and no environment but that
 // of the activation's own process.
 func testProcesses(t *testing.T, id string, words []string) {
-	own := processes(t, id)
-	if len(own) != 1 {
-		t.Fatalf("the activation has the processes %v", own)
-	}
+	var own []string
+	faenatest.Eventually(t, 10*time.Second, "the activation has its one process", func() bool {
+		own = processes(t, id)
+		return len(own) == 1
+	})
 	for _, file := range []string{"cmdline", "environ"} {
 		paths, err := filepath.Glob("/proc/[0-9]*/" + file)
 		if err != nil {
