@@ -115,9 +115,9 @@ func (a *Appliance) listen(ctx context.Context) (err error) {
 		name    string
 		address config.Address
 		to      *net.Listener
-	}{{"api", a.c.Serve.Listen, &a.apiListener}, {"operations", a.c.Serve.OperationsListen, &a.operationsListener},
-		{"registry", a.c.RegistryListen, &a.imagesListener}} {
-		if *l.to, err = sockets.Listen(ctx, l.name, string(l.address)); err != nil {
+	}{{socketAPI, a.c.Serve.Listen, &a.apiListener}, {socketOperations, a.c.Serve.OperationsListen, &a.operationsListener},
+		{socketRegistry, a.c.RegistryListen, &a.imagesListener}} {
+		if *l.to, err = listen(ctx, sockets, l.name, l.address); err != nil {
 			return errors.Join(err, sockets.Close())
 		}
 	}

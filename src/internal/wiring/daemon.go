@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -55,7 +56,7 @@ func RunAPI(ctx context.Context, c config.API, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	listener, err := sockets.Listen(ctx, "api", string(c.Serve.Listen))
+	listener, err := listen(ctx, sockets, socketAPI, c.Serve.Listen)
 	if err != nil {
 		return errors.Join(err, sockets.Close())
 	}
@@ -166,9 +167,26 @@ func (w *Worker) missing(bus *natsbus.Bus) (missing []string, ready bool) {
 	return missing, len(missing) == 0
 }
 
+// Names of the sockets that systemd may pass, and which setting has the address otherwise.
+const (
+	socketAPI        = "api"
+	socketOperations = "operations"
+	socketRegistry   = "registry"
+)
+
+var addressOf = map[string]string{socketAPI: "FAENA_LISTEN", socketOperations: "FAENA_OPERATIONS_LISTEN", socketRegistry: "FAENA_REGISTRY_LISTEN"}
+
+func listen(ctx context.Context, sockets *systemd.Sockets, name string, address config.Address) (net.Listener, error) {
+	l, err := sockets.Listen(ctx, name, string(address))
+	if err != nil {
+		return nil, fmt.Errorf("%w (%s is %s)", err, addressOf[name], address)
+	}
+	return l, nil
+}
+
 // serveOperations serves metrics and health on their own listener until stop is called.
 func serveOperations(ctx context.Context, sockets *systemd.Sockets, address config.Address, m *telemetry.Metrics, ready telemetry.Ready, log *slog.Logger) (stop func(), err error) {
-	listener, err := sockets.Listen(ctx, "operations", string(address))
+	listener, err := listen(ctx, sockets, socketOperations, address)
 	if err = errors.Join(err, sockets.Close()); err != nil {
 		return nil, err
 	}

@@ -46,7 +46,7 @@ func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
 	}
 	docker, err := dockerengine.Open(ctx, dockerengine.Options{Host: o.Engine.DockerHost, Logger: o.Logger})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open the Docker Engine, which FAENA_DOCKER_HOST or DOCKER_HOST names: %w", err)
 	}
 	w := &Worker{engine: docker}
 	defer func() {
