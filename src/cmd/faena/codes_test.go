@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -54,6 +55,42 @@ func testCodes(a *account, s *site) {
 	})
 	a.t.Run("interrupted", func(t *testing.T) { testInterrupted(a.of(t)) })
 	a.t.Run("something in between answers", func(t *testing.T) { testInBetween(a.of(t)) })
+	a.t.Run("nobody knows the outcome", func(t *testing.T) { testUnknown(a.of(t)) })
+}
+
+// loginAt makes a login at a server of the test's own.
+func (a *account) loginAt(profile string, s *httptest.Server) {
+	a.t.Helper()
+	login := fmt.Sprintf(`{"url": %q, "username": "admin", "password": "x"}`, s.URL)
+	if err := os.WriteFile(filepath.Join(a.home, ".config", "faena", profile+".json"), []byte(login), 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// Who does not know whether his activation was accepted must not be told that it was not.
+func testUnknown(a *account) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(r.URL.Path, "/said/") {
+			panic(http.ErrAbortHandler) // the connection breaks
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, `{"reason":"outcome_unknown","detail":"It may run or not.","status":503,"retryable":true,"outcome_unknown":true,"activation_id":"id-1"}`)
+	}))
+	defer s.Close()
+	a.loginAt("unknown", s)
+	for _, c := range []struct {
+		args, want string
+		code       int
+	}{
+		{"invoke broken x", "the activation may have been accepted and may run. See `faena activations` before trying again.", exitUnknown},
+		{"invoke broken x --async", "the activation may have been accepted and may run. See `faena activations` before trying again.", exitUnknown},
+		{"invoke said x", "It may run or not. (outcome_unknown)\nActivation id-1", exitUnknown},
+		{"functions", "the connection broke", exitUnavailable},
+	} {
+		if got := a.run(nil, append(strings.Fields(c.args), "--profile", "unknown")...); got.code != c.code || got.out != "" || !strings.Contains(got.err, c.want) {
+			a.t.Errorf("%s: %+v, want exit code %d and %q", c.args, got, c.code, c.want)
+		}
+	}
 }
 
 // Ctrl-C ends the wait, not the activation, and says how to find it.
@@ -94,10 +131,7 @@ func testInBetween(a *account) {
 				http.Error(w, "<html>something</html>", c.status)
 			}))
 			defer proxy.Close()
-			login := fmt.Sprintf(`{"url": %q, "username": "admin", "password": "x"}`, proxy.URL)
-			if err := os.WriteFile(filepath.Join(a.home, ".config", "faena", "proxy.json"), []byte(login), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			a.of(t).loginAt("proxy", proxy)
 			for _, args := range [][]string{{"invoke", "quick", "x"}, {"result", "x"}, {"functions"}} {
 				got := a.of(t).run(nil, append(args, "--profile", "proxy")...)
 				if got.code != c.code || got.out != "" || !strings.Contains(got.err, fmt.Sprint(c.status)) {

@@ -94,6 +94,9 @@ func (a *app) invoke(ctx context.Context, name string, parameter []byte, i invoc
 		if f, ok := errors.AsType[*client.Failure](err); ok && i.json && f.Activation != nil {
 			return errors.Join(a.writeJSON(f.Activation), err)
 		}
+		if errors.Is(err, client.ErrBroken) {
+			err = unknown{err}
+		}
 		return err
 	}
 	if res.StatusCode == http.StatusAccepted {

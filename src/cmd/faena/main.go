@@ -20,6 +20,7 @@ const (
 	exitLimit           = 6   // at the user's limit
 	exitUnavailable     = 7   // the appliance, or a part of it, does not answer
 	exitInvalid         = 8   // refused: it breaks a rule
+	exitUnknown         = 9   // the activation may have been accepted, or not
 	exitInterrupted     = 130 // Ctrl-C
 )
 

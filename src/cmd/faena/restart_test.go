@@ -38,11 +38,14 @@ func TestUp_Killed(t *testing.T) {
 		return len(list) == 4
 	})
 	u.kill()
-	if got := <-waiting; got.code != exitUnavailable || got.out != "" || !strings.Contains(got.err, "the appliance does not answer") {
+	if got := <-waiting; got.code != exitUnknown || got.out != "" || !strings.HasPrefix(got.err, "faena: The connection broke before the answer came: "+
+		"the activation may have been accepted and may run. See `faena activations` before trying again.") || strings.Contains(got.err, "faena up") {
 		t.Errorf("who waits: %+v", got)
 	}
-	if got := a.run(nil, "get", done); got.code != exitUnavailable || got.out != "" {
-		t.Errorf("without an appliance it ends with %d: %s", got.code, got.err)
+	for _, args := range [][]string{{"get", done}, {"invoke", "echo", "x"}, {"functions"}, {"deploy", "f", "--image", "example.org/f"}} {
+		if got := a.run(nil, args...); got.code != exitUnavailable || got.out != "" || !strings.Contains(got.err, "Is it running (faena up), and is the address right?") {
+			t.Errorf("without an appliance %s: %+v", args[0], got)
+		}
 	}
 	u = a.up(append(u.at(), "FAENA_WORKER_PLACES=1")...)
 

@@ -123,6 +123,16 @@ type usage struct{ error }
 // noLogin is a profile that is not there, or that must not be used.
 type noLogin struct{ error }
 
+// unknown is an activation of which nobody knows whether it was accepted.
+type unknown struct{ cause error }
+
+func (u unknown) Error() string {
+	return fmt.Sprintf("The connection broke before the answer came: the activation may have been accepted and may run. "+
+		"See `faena activations` before trying again. (%v)", u.cause)
+}
+
+func (u unknown) Unwrap() error { return u.cause }
+
 // silent is an error of which all has been said already.
 type silent struct{ code int }
 
@@ -165,12 +175,18 @@ func codeOf(ctx context.Context, err error) int {
 	if errors.As(err, &none) {
 		return exitUnauthenticated
 	}
+	if _, ok := errors.AsType[unknown](err); ok {
+		return exitUnknown
+	}
 	p, ok := errors.AsType[*client.Failure](err)
 	if !ok {
 		if errors.Is(err, client.ErrAway) {
 			return exitUnavailable
 		}
 		return exitFailed
+	}
+	if p.OutcomeUnknown {
+		return exitUnknown
 	}
 	if p.ActivationID != "" && p.State != "" { // not every 502 is a function's: a gateway has its own
 		return exitFunctionFailed
@@ -195,6 +211,9 @@ func codeOf(ctx context.Context, err error) int {
 func describe(err error) string {
 	p, ok := errors.AsType[*client.Failure](err)
 	if !ok {
+		if errors.Is(err, client.ErrAway) && !errors.Is(err, client.ErrBroken) {
+			return err.Error() + "\nIs it running (faena up), and is the address right?"
+		}
 		return err.Error()
 	}
 	var b strings.Builder

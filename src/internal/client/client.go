@@ -12,9 +12,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,8 +33,12 @@ const (
 	maxAnswer  = 128 << 20
 )
 
-// ErrAway is an appliance that does not answer.
-var ErrAway = errors.New("the appliance does not answer")
+// ErrAway is an appliance that does not answer. ErrBroken is that of a connection that broke before the answer came: what
+// was asked for may have happened.
+var (
+	ErrAway   = errors.New("the appliance does not answer")
+	ErrBroken = fmt.Errorf("%w: the connection broke", ErrAway)
+)
 
 // Failure is an answer with a status of 300 or more.
 type Failure struct{ Problem }
@@ -84,10 +90,30 @@ func New(o Options) (*Client, error) {
 		}
 		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	c := &Client{o: o, pause: followPause, http: &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	c := &Client{o: o, pause: followPause, http: &http.Client{Transport: sender{t}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	c.operations = &operations{Server: strings.TrimSuffix(o.URL, "/") + "/", Client: c.http, RequestEditors: []RequestEditorFn{c.sign}}
 	return c, nil
 }
+
+// sender tells a request that cannot have arrived from one that may have.
+type sender struct{ http.RoundTripper }
+
+func (s sender) RoundTrip(r *http.Request) (*http.Response, error) {
+	var connected atomic.Bool // of the last try: one that failed is made again only where it has not arrived, or only reads
+	res, err := s.RoundTripper.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		GetConn: func(string) { connected.Store(false) },
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})))
+	if err != nil && connected.Load() {
+		return nil, broken{err}
+	}
+	return res, err
+}
+
+// broken is the error of a request that may have arrived.
+type broken struct{ error }
+
+func (b broken) Unwrap() error { return b.error }
 
 func loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
@@ -105,6 +131,9 @@ func (c *Client) sign(_ context.Context, r *http.Request) error {
 // check turns an answer that is an error into one. The caller closes the body of any other.
 func check(res *http.Response, err error) (*http.Response, error) {
 	if err != nil {
+		if _, ok := errors.AsType[broken](err); ok {
+			return nil, fmt.Errorf("%w: %w", ErrBroken, err)
+		}
 		if _, ok := errors.AsType[*url.Error](err); ok {
 			return nil, fmt.Errorf("%w: %w", ErrAway, err)
 		}
@@ -214,5 +243,5 @@ func (c *Client) followOnce(ctx context.Context, id string, from int64, fn func(
 		}
 		event, data = "", nil
 	}
-	return end, next, fmt.Errorf("%w: the log's connection ended", ErrAway)
+	return end, next, fmt.Errorf("%w while the log was read", ErrBroken)
 }

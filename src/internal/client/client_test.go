@@ -128,11 +128,15 @@ func TestClient_Away(t *testing.T) {
 	secure := httptest.NewTLSServer(http.NotFoundHandler())
 	defer secure.Close()
 	silent := serve(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-	for name, url := range map[string]string{"nothing listens": "http://" + unused(t), "no answer": silent.URL, "a stranger's certificate": secure.URL} {
+	for name, c := range map[string]struct {
+		url    string
+		broken bool // the request may have arrived
+	}{"nothing listens": {"http://" + unused(t), false},
+		"a stranger's certificate": {secure.URL, false}, "no answer": {silent.URL, true}} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Read[FunctionPage](connect(t, url).ListFunctions(t.Context(), &ListFunctionsParams{}))
-			if !errors.Is(err, ErrAway) || strings.Contains(err.Error(), password) {
-				t.Errorf("got %v, want ErrAway", err)
+			_, err := Read[FunctionPage](connect(t, c.url).ListFunctions(t.Context(), &ListFunctionsParams{}))
+			if !errors.Is(err, ErrAway) || errors.Is(err, ErrBroken) != c.broken || strings.Contains(err.Error(), password) {
+				t.Errorf("got %v, want ErrAway, and ErrBroken: %v", err, c.broken)
 			}
 		})
 	}
@@ -145,6 +149,19 @@ func TestClient_Away(t *testing.T) {
 		_, err = Read[FunctionPage](c.ListFunctions(t.Context(), &ListFunctionsParams{}))
 		if f, ok := errors.AsType[*Failure](err); !ok || f.Status != 404 {
 			t.Errorf("got %v, want the server's 404", err)
+		}
+	})
+	t.Run("no answer over HTTP/2", func(t *testing.T) {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+		s.EnableHTTP2 = true
+		s.StartTLS()
+		defer s.Close()
+		c, err := New(Options{URL: s.URL, CA: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read[FunctionPage](c.ListFunctions(t.Context(), &ListFunctionsParams{})); !errors.Is(err, ErrBroken) {
+			t.Errorf("got %v, want ErrBroken", err)
 		}
 	})
 	t.Run("the caller gives up", func(t *testing.T) {
@@ -191,8 +208,19 @@ func TestClient_Repeats(t *testing.T) {
 		if err := call(); err != nil { // the second goes over the same connection
 			t.Fatal(err)
 		}
-		if err := call(); !errors.Is(err, ErrAway) || calls.Load() != 2 {
+		if err := call(); !errors.Is(err, ErrBroken) || calls.Load() != 2 {
 			t.Errorf("after %d calls: %v", calls.Load(), err)
+		}
+	})
+	t.Run("an appliance that has gone since the call before", func(t *testing.T) {
+		s := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"items":[]}`) })
+		c := connect(t, s.URL)
+		if _, err := Read[FunctionPage](c.ListFunctions(t.Context(), &ListFunctionsParams{})); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		if _, err := Read[FunctionPage](c.ListFunctions(t.Context(), &ListFunctionsParams{})); !errors.Is(err, ErrAway) || errors.Is(err, ErrBroken) {
+			t.Errorf("got %v, want ErrAway alone: the second call has reached nobody", err)
 		}
 	})
 	t.Run("a read over a connection that has died", func(t *testing.T) {
