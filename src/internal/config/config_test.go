@@ -115,7 +115,7 @@ func TestLoadUp_Bad(t *testing.T) {
 		{"port out of range", "FAENA_LISTEN=127.0.0.1:70000", `FAENA_LISTEN is "127.0.0.1:70000": it has no port from 0 to 65535; right would be host:port, such as 127.0.0.1:8080, [::1]:8080 or :8443`},
 		{"beyond loopback without a certificate", "FAENA_LISTEN=0.0.0.0:8080", "FAENA_LISTEN is 0.0.0.0:8080, which other hosts can reach: give FAENA_TLS_CERT_FILE and FAENA_TLS_KEY_FILE, or a loopback address such as 127.0.0.1:8080"},
 		{"metrics beyond loopback", "FAENA_OPERATIONS_LISTEN=:8081", "FAENA_OPERATIONS_LISTEN is :8081, must be a loopback address such as 127.0.0.1:8081 while the API has no certificate"},
-		{"registry beyond loopback", "FAENA_REGISTRY_LISTEN=:5000", "FAENA_REGISTRY_LISTEN is :5000, must be a loopback address such as 127.0.0.1:8082: the registry asks nobody who he is"},
+		{"registry beyond loopback", "FAENA_REGISTRY_LISTEN=:5000", "FAENA_REGISTRY_LISTEN is :5000, must be a loopback address such as 127.0.0.1:8082: it is served without TLS"},
 		{"key without a certificate", "FAENA_TLS_KEY_FILE=" + key, "FAENA_TLS_CERT_FILE is missing: FAENA_TLS_KEY_FILE is of no use without"},
 		{"file that is absent", "FAENA_TLS_KEY_FILE=" + key + " FAENA_TLS_CERT_FILE=/nonexistent/cert.pem", `FAENA_TLS_CERT_FILE is "/nonexistent/cert.pem": it cannot be read: no such file or directory; right would be the path of a file that this daemon may read`},
 		{"file that is a directory", "FAENA_TLS_KEY_FILE=" + key + " FAENA_TLS_CERT_FILE=" + dir, fmt.Sprintf("FAENA_TLS_CERT_FILE is %q: it is no regular file; right would be the path of a file that this daemon may read", dir)},

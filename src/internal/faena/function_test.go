@@ -220,7 +220,7 @@ func TestErrors(t *testing.T) {
 	if KindOf(err) != KindUnavailable || !IsKind(err, KindUnavailable) || IsKind(err, KindInternal) {
 		t.Errorf("the kind is %s", KindOf(err))
 	}
-	if !errors.Is(err, cause) || !strings.Contains(err.Error(), "Away.: the cause") {
+	if !errors.Is(err, cause) || !strings.Contains(err.Error(), "Away: the cause") {
 		t.Errorf("the error is %v", err)
 	}
 	if KindOf(cause) != KindInternal || IsKind(cause, KindInternal) || IsKind(nil, KindInternal) {

@@ -91,7 +91,7 @@ func (l serverLog) Warnf(format string, v ...any) {
 	}
 	l.say(l.log.Warn, format, v)
 }
-func (l serverLog) Fatalf(format string, v ...any)  { l.say(l.log.Error, format, v) }
-func (l serverLog) Errorf(format string, v ...any)  { l.say(l.log.Error, format, v) }
-func (l serverLog) Debugf(format string, v ...any)  { l.say(l.log.Debug, format, v) }
-func (l serverLog) Tracef(string, ...any)           {}
+func (l serverLog) Fatalf(format string, v ...any) { l.say(l.log.Error, format, v) }
+func (l serverLog) Errorf(format string, v ...any) { l.say(l.log.Error, format, v) }
+func (l serverLog) Debugf(format string, v ...any) { l.say(l.log.Debug, format, v) }
+func (l serverLog) Tracef(string, ...any)          {}
