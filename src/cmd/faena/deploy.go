@@ -74,7 +74,7 @@ func (a *app) deploy(ctx context.Context, name string, d *deployment) error {
 		return err
 	}
 	if d.registryUser != "" {
-		password, err := a.password("Password of "+d.registryUser+" at the image's registry", d.registryPassword)
+		password, err := a.password(ctx, "Password of "+d.registryUser+" at the image's registry", d.registryPassword)
 		if err != nil {
 			return err
 		}

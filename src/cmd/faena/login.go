@@ -34,7 +34,7 @@ func (a *app) loginCommand() *cobra.Command {
 					return err
 				}
 			}
-			if p.Password, err = a.password("Password of "+p.Username, fromStdin); err != nil {
+			if p.Password, err = a.password(cmd.Context(), "Password of "+p.Username, fromStdin); err != nil {
 				return err
 			}
 			c, err := p.open()
@@ -64,34 +64,58 @@ func (a *app) confirm(ctx context.Context, question string) error {
 		return usage{errors.New("no terminal to ask at: give --yes")}
 	}
 	fmt.Fprintf(a.err, "%s [y/N] ", question)
-	answer := make(chan string, 1)
-	go func() { // ends with the process where Ctrl-C is the answer
+	text, err := untilSignal(ctx, func() (string, error) {
 		line, _ := bufio.NewReader(a.in).ReadString('\n') // what is no yes is a no
-		answer <- strings.ToLower(strings.TrimSpace(line))
+		return strings.ToLower(strings.TrimSpace(line)), nil
+	})
+	if err != nil {
+		a.say("")
+		return err
+	}
+	if text != "y" && text != "yes" {
+		a.say("Nothing is changed.")
+		return silent{exitFailed}
+	}
+	return nil
+}
+
+// untilSignal reads what a person types, or gives up at Ctrl-C; what reads then ends with the process.
+func untilSignal(ctx context.Context, read func() (string, error)) (string, error) {
+	type typed struct {
+		text string
+		err  error
+	}
+	done := make(chan typed, 1)
+	go func() {
+		text, err := read()
+		done <- typed{text, err}
 	}()
 	select {
 	case <-ctx.Done():
-		a.say("")
-		return ctx.Err()
-	case text := <-answer:
-		if text != "y" && text != "yes" {
-			a.say("Nothing is changed.")
-			return silent{exitFailed}
-		}
-		return nil
+		return "", ctx.Err()
+	case t := <-done:
+		return t.text, t.err
 	}
 }
 
 // password asks for a password without showing it, or reads one line of standard input.
-func (a *app) password(prompt string, fromStdin bool) (string, error) {
+func (a *app) password(ctx context.Context, prompt string, fromStdin bool) (string, error) {
 	if f, ok := a.in.(*os.File); ok && a.inTTY && !fromStdin {
-		fmt.Fprintf(a.err, "%s: ", prompt)
-		text, err := term.ReadPassword(int(f.Fd()))
-		a.say("")
+		fd := int(f.Fd())
+		shows, err := term.GetState(fd)
 		if err != nil {
 			return "", fmt.Errorf("read the password: %w", err)
 		}
-		return string(text), nil
+		fmt.Fprintf(a.err, "%s: ", prompt)
+		text, err := untilSignal(ctx, func() (string, error) {
+			p, err := term.ReadPassword(fd)
+			return string(p), err
+		})
+		a.say("")
+		if err != nil {
+			return "", fmt.Errorf("read the password: %w", errors.Join(err, term.Restore(fd, shows)))
+		}
+		return text, nil
 	}
 	if !fromStdin {
 		return "", usage{errors.New("no terminal to ask for the password: give --password-stdin")}

@@ -64,6 +64,7 @@ func testLogin(a *account, s *site) {
 		}
 	})
 	a.t.Run("a password is asked for without showing it", func(t *testing.T) { testPrompt(a.of(t), s.url) })
+	a.t.Run("Ctrl-C at that question", func(t *testing.T) { testPromptInterrupted(a.of(t), s.url) })
 	a.t.Run("a login that cannot be used", func(t *testing.T) { testBadLogins(a.of(t), logins) })
 }
 
@@ -124,6 +125,31 @@ func testPrompt(a *account, url string) {
 	_ = slave.Close() // ends what is read of the other end
 	if shown, _ := io.ReadAll(master); strings.Contains(string(shown)+said.String(), a.password()) {
 		a.t.Errorf("the password is shown: %q", shown)
+	}
+}
+
+// Ctrl-C at the question ends the command, with the terminal as it was.
+func testPromptInterrupted(a *account, url string) {
+	_, slave := terminalPair(a.t)
+	was, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	cmd := a.command(a.t.Context(), "faena", "login", url, "--profile", "given-up", "--user", "admin")
+	var said text
+	cmd.Stdin, cmd.Stderr = slave, &said
+	if err := cmd.Start(); err != nil {
+		a.t.Fatal(err)
+	}
+	faenatest.Eventually(a.t, 20*time.Second, "nothing is shown of what is typed", func() bool {
+		mode, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+		return err == nil && mode.Lflag&unix.ECHO == 0
+	})
+	send(a.t, cmd, os.Interrupt)
+	_ = cmd.Wait() // its exit code is looked at
+	is, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || err != nil || *is != *was {
+		a.t.Errorf("it ends with %d, %v; the terminal was %+v and is %+v: %s", code, err, *was, *is, said.String())
 	}
 }
 

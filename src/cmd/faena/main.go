@@ -25,8 +25,11 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], newTerminal(os.Stdin, os.Stdout, os.Stderr), os.Environ())
-	stop()
-	os.Exit(code)
+	signalled, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithCancel(context.Background())
+	context.AfterFunc(signalled, func() {
+		stop() // before anybody learns of the first signal: a second one ends the process at once, as it does without us
+		cancel()
+	})
+	os.Exit(run(ctx, os.Args[1:], newTerminal(os.Stdin, os.Stdout, os.Stderr), os.Environ()))
 }

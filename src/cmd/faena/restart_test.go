@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -169,4 +171,33 @@ func TestUp_Stopped(t *testing.T) {
 	if a.faena("result", sleeps) != "slept" || a.faena("result", queued) != "later" {
 		t.Error("a result is not what it was")
 	}
+}
+
+// Who has no patience for what runs presses Ctrl-C again.
+func TestUp_StoppedTwice(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	limits := []string{"FAENA_DRAIN_AFTER=1s", "FAENA_WORKER_DRAIN_WITHIN=9m"}
+	u := a.up(limits...)
+	image := faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath, "arg"}}))
+	a.deploy("stays", image, mode("stubborn")...)
+	a.reaches(a.async("stays", ""), running)
+	send(t, u.cmd, os.Interrupt)
+	const says = "Stopping: waiting up to 9m1s for what runs to end. Ctrl-C again ends it at once.\n"
+	faenatest.Eventually(t, 20*time.Second, "it says what it waits for", func() bool { return strings.Contains(u.said.String(), says) })
+	select {
+	case <-u.ended:
+		t.Fatalf("it has not waited: %s", u.said.String())
+	default:
+	}
+	send(t, u.cmd, os.Interrupt)
+	select {
+	case <-u.ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it has not ended at the second signal")
+	}
+	if by := u.cmd.ProcessState.Sys().(syscall.WaitStatus); !by.Signaled() || by.Signal() != syscall.SIGINT {
+		t.Errorf("it has ended with %v, want the signal itself", u.cmd.ProcessState)
+	}
+	a.up(append(u.at(), "FAENA_WORKER_DRAIN_WITHIN=1s")...) // removes what the first has left
 }

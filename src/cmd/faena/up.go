@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -51,6 +52,7 @@ Settings are environment variables; docs/settings.md lists them.`,
 				a.say("The first admin is %q; the password is in %s.", wiring.FirstAdmin, path)
 				a.firstLogin(c, appliance, password, path)
 			}
+			defer a.sayStopping(ctx, c)()
 			return appliance.Run(ctx, func() { a.greet(c, appliance) })
 		},
 	}
@@ -75,6 +77,14 @@ func (a *app) firstLogin(c config.Up, appliance *wiring.Appliance, password, pat
 		a.say("This user is not logged in: %v. To log in: faena login %s --user %s --registry %s%s --profile NAME --password-stdin < %s", err,
 			login.URL, login.Username, login.Registry, ca, path)
 	}
+}
+
+// sayStopping says, at the first signal, what a person waits for from then on. The function that it returns forgets it.
+func (a *app) sayStopping(ctx context.Context, c config.Up) (forget func() bool) {
+	limit := c.Limits.DrainAfter + c.Worker.DrainWithin // the API's callers first, then what the worker runs
+	return context.AfterFunc(ctx, func() {
+		a.say("Stopping: waiting up to %v for what runs to end. Ctrl-C again ends it at once.", limit)
+	})
 }
 
 func (a *app) greet(c config.Up, appliance *wiring.Appliance) {

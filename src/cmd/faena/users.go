@@ -122,7 +122,7 @@ func (a *app) putUser(ctx context.Context, name string, change userChange) error
 		maps.Copy(body.Groups, given)
 	}
 	if change.withPassword || change.fromStdin {
-		if body.Password, err = a.password("Password of "+name, change.fromStdin); err != nil {
+		if body.Password, err = a.password(ctx, "Password of "+name, change.fromStdin); err != nil {
 			return err
 		}
 	}
@@ -163,7 +163,7 @@ func (a *app) passwordCommand() *cobra.Command {
 			if len(args) == 1 {
 				name = args[0]
 			}
-			password, err := a.password("New password of "+name, fromStdin)
+			password, err := a.password(cmd.Context(), "New password of "+name, fromStdin)
 			if err != nil {
 				return err
 			}
