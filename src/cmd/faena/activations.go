@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -9,12 +10,18 @@ import (
 	"faena.dev/faena/internal/client"
 )
 
+// maxListed is how many activations are listed at most.
+const maxListed = 1000
+
 func (a *app) activationsCommand() *cobra.Command {
 	var function, state string
 	limit := 0
 	cmd := &cobra.Command{
 		Use: "activations", Short: "List activations, newest first", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 || limit > maxListed {
+				return usage{fmt.Errorf("--limit is %d, must be from 1 to %d", limit, maxListed)}
+			}
 			c, _, err := a.client()
 			if err != nil {
 				return err
@@ -37,7 +44,7 @@ func (a *app) activationsCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&function, "function", "", "only those of this function")
 	cmd.Flags().StringVar(&state, "state", "", "only those in this state")
-	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most")
+	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most, from 1 to 1000")
 	return cmd
 }
 

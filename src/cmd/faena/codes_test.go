@@ -35,6 +35,7 @@ func testCodes(a *account, s *site) {
 			}
 		}
 	})
+	a.t.Run("a flag is out of range", func(t *testing.T) { testRanges(a.of(t)) })
 	a.t.Run("at the limit", func(t *testing.T) {
 		a := a.of(t)
 		a.run(strings.NewReader("a-password-of-cy"), "users", "put", "cy", "--limit", "default=1", "--password-stdin")
@@ -89,6 +90,31 @@ func testUnknown(a *account) {
 	} {
 		if got := a.run(nil, append(strings.Fields(c.args), "--profile", "unknown")...); got.code != c.code || got.out != "" || !strings.Contains(got.err, c.want) {
 			a.t.Errorf("%s: %+v, want exit code %d and %q", c.args, got, c.code, c.want)
+		}
+	}
+}
+
+// What is out of range is said in the words of the flag, before anything is sent: there is no login.
+func testRanges(a *account) {
+	const expires, limit = "must be from 1s to 168h, in whole seconds", "must be from 1 to 1000"
+	for _, c := range []struct{ args, want string }{
+		{"invoke quick x --expires 0", "--expires is 0s, " + expires},
+		{"invoke quick x --expires 500ms", "--expires is 500ms, " + expires},
+		{"invoke quick x --expires 1500ms", "--expires is 1.5s, " + expires},
+		{"invoke quick x --expires -5s", "--expires is -5s, " + expires},
+		{"invoke quick x --expires 169h", "--expires is 169h0m0s, " + expires},
+		{"activations --limit 0", "--limit is 0, " + limit},
+		{"activations --limit -1", "--limit is -1, " + limit},
+		{"activations --limit 1001", "--limit is 1001, " + limit},
+	} {
+		got := a.run(nil, append(strings.Fields(c.args), "--profile", "nobody")...)
+		if got.code != exitUsage || got.out != "" || !strings.HasPrefix(got.err, "faena: "+c.want) {
+			a.t.Errorf("%s: %+v, want %q", c.args, got, c.want)
+		}
+	}
+	for _, args := range []string{"invoke quick x --expires 1s", "invoke quick x --expires 168h", "activations --limit 1", "activations --limit 1000"} {
+		if got := a.run(nil, strings.Fields(args)...); got.code != exitOK {
+			a.t.Errorf("%s: %+v", args, got)
 		}
 	}
 }

@@ -17,6 +17,9 @@ import (
 	"faena.dev/faena/internal/client"
 )
 
+// longestExpiry is the API's limit of Faena-Expires.
+const longestExpiry = 7 * 24 * time.Hour
+
 type invocation struct {
 	data        string
 	async, json bool
@@ -37,6 +40,9 @@ A function that fails gives exit code 3 and its reason on standard error.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if e := i.expires; cmd.Flags().Changed("expires") && (e < time.Second || e > longestExpiry || e%time.Second != 0) {
+				return usage{fmt.Errorf("--expires is %v, must be from 1s to %.0fh, in whole seconds", e, longestExpiry.Hours())}
+			}
 			parameter, err := a.parameter(args[1:], i.data, cmd.Flags().Changed("data"))
 			if err != nil {
 				return err
@@ -47,7 +53,7 @@ A function that fails gives exit code 3 and its reason on standard error.`,
 	cmd.Flags().StringVarP(&i.data, "data", "d", "", "the parameter, or @FILE, or @- for standard input")
 	cmd.Flags().BoolVar(&i.async, "async", false, "do not wait: write the activation's id")
 	cmd.Flags().BoolVar(&i.json, "json", false, "write the whole record with result, log and timings")
-	cmd.Flags().DurationVar(&i.expires, "expires", 0, "latest start")
+	cmd.Flags().DurationVar(&i.expires, "expires", 0, "latest start, from 1s to 168h (default 640s, or 24h with --async)")
 	return cmd
 }
 
