@@ -224,7 +224,7 @@ type Activation struct {
 	// an empty output has neither.
 	Result Output `json:"result"`
 
-	// Retryable Whether the same activation may succeed another time.
+	// Retryable Whether the same call may succeed another time. Faena runs nothing again by itself.
 	Retryable bool `json:"retryable,omitempty"`
 	Revision  int  `json:"revision"`
 
@@ -336,14 +336,15 @@ type LogEvent struct {
 type Output struct {
 	Base64 []byte `json:"base64,omitempty"`
 
-	// Dropped How many bytes before the first that is kept.
+	// Dropped Of a log
 	Dropped int64 `json:"dropped,omitempty"`
 
 	// Size Of what is kept, in bytes.
 	Size int64  `json:"size"`
 	Text string `json:"text,omitempty"`
 
-	// Truncated Something was dropped: of a result the tail, of a log the head.
+	// Truncated Bytes are missing. Of a result the end: it was over its limit, the run was cut short after something was written,
+	// or it could not be stored. Of a log the beginning: only its last MiB is kept.
 	Truncated bool `json:"truncated,omitempty"`
 }
 
@@ -440,7 +441,7 @@ type Role string
 
 // Rollback defines model for Rollback.
 type Rollback struct {
-	// Revision Which; absent or 0 is the one before the current.
+	// Revision Which; absent or 0 is the one with the next lower number that exists.
 	Revision int `json:"revision,omitempty"`
 }
 
@@ -449,8 +450,8 @@ type Spec struct {
 	// Args Overrides the image's CMD.
 	Args []string `json:"args,omitempty"`
 
-	// Capabilities Linux capabilities to give back, if the operator's profile allows them, of CHOWN, DAC_OVERRIDE, FOWNER, KILL,
-	// NET_BIND_SERVICE, SETGID and SETUID.
+	// Capabilities Linux capabilities to give back, of CHOWN, DAC_OVERRIDE, FOWNER, KILL, NET_BIND_SERVICE, SETGID and SETUID. What
+	// the operator does not allow is not given; a remark of the activation says so.
 	Capabilities []string `json:"capabilities,omitempty"`
 
 	// Command Overrides the image's ENTRYPOINT, and drops its CMD unless `args` is given.
@@ -459,7 +460,7 @@ type Spec struct {
 	// Cpus CPUs, in fractions; at least 0.05.
 	Cpus float64 `json:"cpus,omitempty"`
 
-	// Env Added to the image's ENV. Names that begin with FAENA_ are reserved.
+	// Env Added to the image's ENV, whose variables of the same name it replaces. Names that begin with FAENA_ are refused.
 	Env map[string]string `json:"env,omitempty"`
 
 	// Group The group of worker hosts that run it.
@@ -493,7 +494,7 @@ type Spec struct {
 	// TmpfsBytes Size of /tmp, /dev/shm and each VOLUME of the image; at least 1 MiB. They count as memory.
 	TmpfsBytes int64 `json:"tmpfs_bytes,omitempty"`
 
-	// Warm Containers that are kept warm.
+	// Warm Containers that are kept warm, from the function's first activation until 24 hours after its last.
 	Warm int `json:"warm,omitempty"`
 
 	// WritableRoot Makes the container's own layer writable. Nothing bounds what is written there.
@@ -529,7 +530,7 @@ type Usage struct {
 	// Active Queued or running now.
 	Active int64 `json:"active"`
 
-	// Backlog Waiting beyond the limit.
+	// Backlog Waiting beyond the limit; always 0 so far.
 	Backlog int64 `json:"backlog"`
 
 	// Completed Succeeded, ever.
@@ -559,7 +560,7 @@ type UserPage struct {
 
 // UserProfile defines model for UserProfile.
 type UserProfile struct {
-	// Groups Group → limit of active activations. Absent: the group `default` with 20.
+	// Groups Group → limit of active activations (queued or running). Absent or empty: the group `default` with 20.
 	Groups map[string]int `json:"groups,omitempty"`
 
 	// Password 8 to 128 bytes without `:`, white space and control characters. Absent: the one that is.
@@ -878,7 +879,8 @@ type ClientInterface interface {
 
 	// DeleteFunction Remove a function with all its revisions
 	//
-	// Its activations stay. A function made again under the name begins with revision 1.
+	// What is queued of it ends as `cancelled` with the reason `function_deleted`, what runs goes on, and the history
+	// stays. A function made again under the name begins with revision 1.
 	//
 	// Corresponds with DELETE /v1/functions/{name} (the `DeleteFunction` operationId).
 	DeleteFunction(ctx context.Context, name FunctionName, params *DeleteFunctionParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -921,6 +923,10 @@ type ClientInterface interface {
 	// `Prefer: respond-async` the answer is 202 as soon as the activation is accepted durably; the same answer is given
 	// after 640 s of waiting, or when the API instance restarts: follow `Location`.
 	//
+	// As many activations may be active (queued or running) as the user's limit in the function's group says; beyond it
+	// the answer is 429. With `respond-async` four fifths of a limit of 5 or more may be used, rounded down: the rest is
+	// left to calls that wait.
+	//
 	// A caller that goes away changes nothing: the activation goes on.
 	//
 	// Takes any type of body and a specified content type.
@@ -935,7 +941,8 @@ type ClientInterface interface {
 
 	// RollbackFunctionWithBody Let an earlier revision serve again
 	//
-	// Without a body, or without `revision`, it is the one before the current.
+	// Without a body, or without `revision`, it is the one with the next lower number that exists, not the one that served
+	// before: after a rollback from 3 to 1 there is none.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -944,7 +951,8 @@ type ClientInterface interface {
 
 	// RollbackFunction Let an earlier revision serve again
 	//
-	// Without a body, or without `revision`, it is the one before the current.
+	// Without a body, or without `revision`, it is the one with the next lower number that exists, not the one that served
+	// before: after a rollback from 3 to 1 there is none.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -958,7 +966,8 @@ type ClientInterface interface {
 
 	// DeleteUser Remove a user with everything it has (admin)
 	//
-	// Cancels what is live and erases functions and history. The name is never given again.
+	// Cancels what is live and erases functions and history. The name is never given again. The only admin is a 409
+	// (`last_admin`).
 	//
 	// Corresponds with DELETE /v1/users/{name} (the `DeleteUser` operationId).
 	DeleteUser(ctx context.Context, name UserName, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -970,8 +979,10 @@ type ClientInterface interface {
 
 	// PutUserWithBody Make or change a user (admin)
 	//
-	// A name that differs from an existing one only in case, or that belonged to a deleted user, is a 409. A limit may
-	// change at any moment; nothing queued is lost.
+	// Role and groups are replaced as a whole: what is left out becomes its default, also of a user that exists. Only the
+	// password stays where it is left out; a new user without one cannot log in. A name that differs from an existing one
+	// only in case, or that belonged to a deleted user, is a 409, and so is what would leave no admin (`last_admin`). A
+	// limit may change at any moment; nothing queued is lost.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -980,8 +991,10 @@ type ClientInterface interface {
 
 	// PutUser Make or change a user (admin)
 	//
-	// A name that differs from an existing one only in case, or that belonged to a deleted user, is a 409. A limit may
-	// change at any moment; nothing queued is lost.
+	// Role and groups are replaced as a whole: what is left out becomes its default, also of a user that exists. Only the
+	// password stays where it is left out; a new user without one cannot log in. A name that differs from an existing one
+	// only in case, or that belonged to a deleted user, is a 409, and so is what would leave no admin (`last_admin`). A
+	// limit may change at any moment; nothing queued is lost.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1155,7 +1168,8 @@ func (c *operations) ListFunctions(ctx context.Context, params *ListFunctionsPar
 
 // DeleteFunction Remove a function with all its revisions
 //
-// Its activations stay. A function made again under the name begins with revision 1.
+// What is queued of it ends as `cancelled` with the reason `function_deleted`, what runs goes on, and the history
+// stays. A function made again under the name begins with revision 1.
 //
 // Corresponds with DELETE /v1/functions/{name} (the `DeleteFunction` operationId).
 func (c *operations) DeleteFunction(ctx context.Context, name FunctionName, params *DeleteFunctionParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1238,6 +1252,10 @@ func (c *operations) PutFunction(ctx context.Context, name FunctionName, params 
 // `Prefer: respond-async` the answer is 202 as soon as the activation is accepted durably; the same answer is given
 // after 640 s of waiting, or when the API instance restarts: follow `Location`.
 //
+// As many activations may be active (queued or running) as the user's limit in the function's group says; beyond it
+// the answer is 429. With `respond-async` four fifths of a limit of 5 or more may be used, rounded down: the rest is
+// left to calls that wait.
+//
 // A caller that goes away changes nothing: the activation goes on.
 //
 // Takes any type of body and a specified content type.
@@ -1272,7 +1290,8 @@ func (c *operations) ListRevisions(ctx context.Context, name FunctionName, param
 
 // RollbackFunctionWithBody Let an earlier revision serve again
 //
-// Without a body, or without `revision`, it is the one before the current.
+// Without a body, or without `revision`, it is the one with the next lower number that exists, not the one that served
+// before: after a rollback from 3 to 1 there is none.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1291,7 +1310,8 @@ func (c *operations) RollbackFunctionWithBody(ctx context.Context, name Function
 
 // RollbackFunction Let an earlier revision serve again
 //
-// Without a body, or without `revision`, it is the one before the current.
+// Without a body, or without `revision`, it is the one with the next lower number that exists, not the one that served
+// before: after a rollback from 3 to 1 there is none.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1325,7 +1345,8 @@ func (c *operations) ListUsers(ctx context.Context, params *ListUsersParams, req
 
 // DeleteUser Remove a user with everything it has (admin)
 //
-// Cancels what is live and erases functions and history. The name is never given again.
+// Cancels what is live and erases functions and history. The name is never given again. The only admin is a 409
+// (`last_admin`).
 //
 // Corresponds with DELETE /v1/users/{name} (the `DeleteUser` operationId).
 func (c *operations) DeleteUser(ctx context.Context, name UserName, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1357,8 +1378,10 @@ func (c *operations) GetUser(ctx context.Context, name UserName, reqEditors ...R
 
 // PutUserWithBody Make or change a user (admin)
 //
-// A name that differs from an existing one only in case, or that belonged to a deleted user, is a 409. A limit may
-// change at any moment; nothing queued is lost.
+// Role and groups are replaced as a whole: what is left out becomes its default, also of a user that exists. Only the
+// password stays where it is left out; a new user without one cannot log in. A name that differs from an existing one
+// only in case, or that belonged to a deleted user, is a 409, and so is what would leave no admin (`last_admin`). A
+// limit may change at any moment; nothing queued is lost.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1377,8 +1400,10 @@ func (c *operations) PutUserWithBody(ctx context.Context, name UserName, content
 
 // PutUser Make or change a user (admin)
 //
-// A name that differs from an existing one only in case, or that belonged to a deleted user, is a 409. A limit may
-// change at any moment; nothing queued is lost.
+// Role and groups are replaced as a whole: what is left out becomes its default, also of a user that exists. Only the
+// password stays where it is left out; a new user without one cannot log in. A name that differs from an existing one
+// only in case, or that belonged to a deleted user, is a 409, and so is what would leave no admin (`last_admin`). A
+// limit may change at any moment; nothing queued is lost.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2584,7 +2609,8 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteFunctionWithResponse Remove a function with all its revisions
 	//
-	// Its activations stay. A function made again under the name begins with revision 1.
+	// What is queued of it ends as `cancelled` with the reason `function_deleted`, what runs goes on, and the history
+	// stays. A function made again under the name begins with revision 1.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2631,6 +2657,10 @@ type ClientWithResponsesInterface interface {
 	// `Prefer: respond-async` the answer is 202 as soon as the activation is accepted durably; the same answer is given
 	// after 640 s of waiting, or when the API instance restarts: follow `Location`.
 	//
+	// As many activations may be active (queued or running) as the user's limit in the function's group says; beyond it
+	// the answer is 429. With `respond-async` four fifths of a limit of 5 or more may be used, rounded down: the rest is
+	// left to calls that wait.
+	//
 	// A caller that goes away changes nothing: the activation goes on.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -2647,7 +2677,8 @@ type ClientWithResponsesInterface interface {
 
 	// RollbackFunctionWithBodyWithResponse Let an earlier revision serve again
 	//
-	// Without a body, or without `revision`, it is the one before the current.
+	// Without a body, or without `revision`, it is the one with the next lower number that exists, not the one that served
+	// before: after a rollback from 3 to 1 there is none.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2656,7 +2687,8 @@ type ClientWithResponsesInterface interface {
 
 	// RollbackFunctionWithResponse Let an earlier revision serve again
 	//
-	// Without a body, or without `revision`, it is the one before the current.
+	// Without a body, or without `revision`, it is the one with the next lower number that exists, not the one that served
+	// before: after a rollback from 3 to 1 there is none.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2672,7 +2704,8 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteUserWithResponse Remove a user with everything it has (admin)
 	//
-	// Cancels what is live and erases functions and history. The name is never given again.
+	// Cancels what is live and erases functions and history. The name is never given again. The only admin is a 409
+	// (`last_admin`).
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2688,8 +2721,10 @@ type ClientWithResponsesInterface interface {
 
 	// PutUserWithBodyWithResponse Make or change a user (admin)
 	//
-	// A name that differs from an existing one only in case, or that belonged to a deleted user, is a 409. A limit may
-	// change at any moment; nothing queued is lost.
+	// Role and groups are replaced as a whole: what is left out becomes its default, also of a user that exists. Only the
+	// password stays where it is left out; a new user without one cannot log in. A name that differs from an existing one
+	// only in case, or that belonged to a deleted user, is a 409, and so is what would leave no admin (`last_admin`). A
+	// limit may change at any moment; nothing queued is lost.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2698,8 +2733,10 @@ type ClientWithResponsesInterface interface {
 
 	// PutUserWithResponse Make or change a user (admin)
 	//
-	// A name that differs from an existing one only in case, or that belonged to a deleted user, is a 409. A limit may
-	// change at any moment; nothing queued is lost.
+	// Role and groups are replaced as a whole: what is left out becomes its default, also of a user that exists. Only the
+	// password stays where it is left out; a new user without one cannot log in. A name that differs from an existing one
+	// only in case, or that belonged to a deleted user, is a 409, and so is what would leave no admin (`last_admin`). A
+	// limit may change at any moment; nothing queued is lost.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4099,7 +4136,8 @@ func (c *ClientWithResponses) ListFunctionsWithResponse(ctx context.Context, par
 
 // DeleteFunctionWithResponse Remove a function with all its revisions
 //
-// Its activations stay. A function made again under the name begins with revision 1.
+// What is queued of it ends as `cancelled` with the reason `function_deleted`, what runs goes on, and the history
+// stays. A function made again under the name begins with revision 1.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4170,6 +4208,10 @@ func (c *ClientWithResponses) PutFunctionWithResponse(ctx context.Context, name 
 // `Prefer: respond-async` the answer is 202 as soon as the activation is accepted durably; the same answer is given
 // after 640 s of waiting, or when the API instance restarts: follow `Location`.
 //
+// As many activations may be active (queued or running) as the user's limit in the function's group says; beyond it
+// the answer is 429. With `respond-async` four fifths of a limit of 5 or more may be used, rounded down: the rest is
+// left to calls that wait.
+//
 // A caller that goes away changes nothing: the activation goes on.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -4198,7 +4240,8 @@ func (c *ClientWithResponses) ListRevisionsWithResponse(ctx context.Context, nam
 
 // RollbackFunctionWithBodyWithResponse Let an earlier revision serve again
 //
-// Without a body, or without `revision`, it is the one before the current.
+// Without a body, or without `revision`, it is the one with the next lower number that exists, not the one that served
+// before: after a rollback from 3 to 1 there is none.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4213,7 +4256,8 @@ func (c *ClientWithResponses) RollbackFunctionWithBodyWithResponse(ctx context.C
 
 // RollbackFunctionWithResponse Let an earlier revision serve again
 //
-// Without a body, or without `revision`, it is the one before the current.
+// Without a body, or without `revision`, it is the one with the next lower number that exists, not the one that served
+// before: after a rollback from 3 to 1 there is none.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4241,7 +4285,8 @@ func (c *ClientWithResponses) ListUsersWithResponse(ctx context.Context, params 
 
 // DeleteUserWithResponse Remove a user with everything it has (admin)
 //
-// Cancels what is live and erases functions and history. The name is never given again.
+// Cancels what is live and erases functions and history. The name is never given again. The only admin is a 409
+// (`last_admin`).
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -4269,8 +4314,10 @@ func (c *ClientWithResponses) GetUserWithResponse(ctx context.Context, name User
 
 // PutUserWithBodyWithResponse Make or change a user (admin)
 //
-// A name that differs from an existing one only in case, or that belonged to a deleted user, is a 409. A limit may
-// change at any moment; nothing queued is lost.
+// Role and groups are replaced as a whole: what is left out becomes its default, also of a user that exists. Only the
+// password stays where it is left out; a new user without one cannot log in. A name that differs from an existing one
+// only in case, or that belonged to a deleted user, is a 409, and so is what would leave no admin (`last_admin`). A
+// limit may change at any moment; nothing queued is lost.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4285,8 +4332,10 @@ func (c *ClientWithResponses) PutUserWithBodyWithResponse(ctx context.Context, n
 
 // PutUserWithResponse Make or change a user (admin)
 //
-// A name that differs from an existing one only in case, or that belonged to a deleted user, is a 409. A limit may
-// change at any moment; nothing queued is lost.
+// Role and groups are replaced as a whole: what is left out becomes its default, also of a user that exists. Only the
+// password stays where it is left out; a new user without one cannot log in. A name that differs from an existing one
+// only in case, or that belonged to a deleted user, is a 409, and so is what would leave no admin (`last_admin`). A
+// limit may change at any moment; nothing queued is lost.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

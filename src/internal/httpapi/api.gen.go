@@ -220,7 +220,7 @@ type Activation struct {
 	// an empty output has neither.
 	Result Output `json:"result"`
 
-	// Retryable Whether the same activation may succeed another time.
+	// Retryable Whether the same call may succeed another time. Faena runs nothing again by itself.
 	Retryable bool `json:"retryable,omitempty"`
 	Revision  int  `json:"revision"`
 
@@ -332,14 +332,15 @@ type LogEvent struct {
 type Output struct {
 	Base64 []byte `json:"base64,omitempty"`
 
-	// Dropped How many bytes before the first that is kept.
+	// Dropped Of a log
 	Dropped int64 `json:"dropped,omitempty"`
 
 	// Size Of what is kept, in bytes.
 	Size int64  `json:"size"`
 	Text string `json:"text,omitempty"`
 
-	// Truncated Something was dropped: of a result the tail, of a log the head.
+	// Truncated Bytes are missing. Of a result the end: it was over its limit, the run was cut short after something was written,
+	// or it could not be stored. Of a log the beginning: only its last MiB is kept.
 	Truncated bool `json:"truncated,omitempty"`
 }
 
@@ -436,7 +437,7 @@ type Role string
 
 // Rollback defines model for Rollback.
 type Rollback struct {
-	// Revision Which; absent or 0 is the one before the current.
+	// Revision Which; absent or 0 is the one with the next lower number that exists.
 	Revision int `json:"revision,omitempty"`
 }
 
@@ -445,8 +446,8 @@ type Spec struct {
 	// Args Overrides the image's CMD.
 	Args []string `json:"args,omitempty"`
 
-	// Capabilities Linux capabilities to give back, if the operator's profile allows them, of CHOWN, DAC_OVERRIDE, FOWNER, KILL,
-	// NET_BIND_SERVICE, SETGID and SETUID.
+	// Capabilities Linux capabilities to give back, of CHOWN, DAC_OVERRIDE, FOWNER, KILL, NET_BIND_SERVICE, SETGID and SETUID. What
+	// the operator does not allow is not given; a remark of the activation says so.
 	Capabilities []string `json:"capabilities,omitempty"`
 
 	// Command Overrides the image's ENTRYPOINT, and drops its CMD unless `args` is given.
@@ -455,7 +456,7 @@ type Spec struct {
 	// Cpus CPUs, in fractions; at least 0.05.
 	Cpus float64 `json:"cpus,omitempty"`
 
-	// Env Added to the image's ENV. Names that begin with FAENA_ are reserved.
+	// Env Added to the image's ENV, whose variables of the same name it replaces. Names that begin with FAENA_ are refused.
 	Env map[string]string `json:"env,omitempty"`
 
 	// Group The group of worker hosts that run it.
@@ -489,7 +490,7 @@ type Spec struct {
 	// TmpfsBytes Size of /tmp, /dev/shm and each VOLUME of the image; at least 1 MiB. They count as memory.
 	TmpfsBytes int64 `json:"tmpfs_bytes,omitempty"`
 
-	// Warm Containers that are kept warm.
+	// Warm Containers that are kept warm, from the function's first activation until 24 hours after its last.
 	Warm int `json:"warm,omitempty"`
 
 	// WritableRoot Makes the container's own layer writable. Nothing bounds what is written there.
@@ -525,7 +526,7 @@ type Usage struct {
 	// Active Queued or running now.
 	Active int64 `json:"active"`
 
-	// Backlog Waiting beyond the limit.
+	// Backlog Waiting beyond the limit; always 0 so far.
 	Backlog int64 `json:"backlog"`
 
 	// Completed Succeeded, ever.
@@ -555,7 +556,7 @@ type UserPage struct {
 
 // UserProfile defines model for UserProfile.
 type UserProfile struct {
-	// Groups Group → limit of active activations. Absent: the group `default` with 20.
+	// Groups Group → limit of active activations (queued or running). Absent or empty: the group `default` with 20.
 	Groups map[string]int `json:"groups,omitempty"`
 
 	// Password 8 to 128 bytes without `:`, white space and control characters. Absent: the one that is.
