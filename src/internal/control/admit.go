@@ -147,13 +147,13 @@ func (a *admission) forget(ctx context.Context) {
 	defer cancel()
 	r := a.record
 	if err := a.c.o.Bus.PurgeRecord(ctx, r.Group, r.User, r.ID); err != nil {
-		a.c.log.Warn("the record of a refused activation could not be removed", "activation_id", r.ID, "error", err)
+		a.c.logOf(r).Warn("the record of a refused activation could not be removed", "error", err)
 	} else if a.rev != 0 {
 		a.c.tally.removed.Add(1)
 	}
 	if a.message.Parameter.Object != "" {
 		if err := a.c.o.Bus.DeleteObject(ctx, r.Group, a.message.Parameter.Object); err != nil {
-			a.c.log.Warn("the parameter of a refused activation could not be removed", "activation_id", r.ID, "error", err)
+			a.c.logOf(r).Warn("the parameter of a refused activation could not be removed", "error", err)
 		}
 	}
 }

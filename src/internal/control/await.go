@@ -161,7 +161,7 @@ func (c *Control) await(ctx context.Context, w *waiter, r *faena.Record) (*faena
 func (c *Control) giveUp(ctx context.Context, r *faena.Record) {
 	_, err := c.endQueued(ctx, r, faena.ReasonNoWorker, "No worker of group "+r.Group+" is there to run it. Start one, or try again later.")
 	if err != nil && ctx.Err() == nil {
-		c.log.Warn("an activation for which there is no worker could not be ended yet", "activation_id", r.ID, "error", err)
+		c.logOf(r).Warn("an activation for which there is no worker could not be ended yet", "error", err)
 	}
 }
 

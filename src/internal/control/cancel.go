@@ -44,7 +44,7 @@ func (c *Control) Cancel(ctx context.Context, user, id string) (faena.Record, er
 			}
 			// A hint; the worker also sees the flag when it next reads the record.
 			if err := c.o.Bus.RequestCancel(ctx, r.Group, id); err != nil {
-				c.log.Warn("a cancellation could not be announced", "activation_id", id, "error", err)
+				c.logOf(r).Warn("a cancellation could not be announced", "error", err)
 			}
 			return *r, nil
 		}
@@ -76,10 +76,10 @@ func (c *Control) endQueued(ctx context.Context, seen *faena.Record, reason faen
 	}
 	if err := c.dropMessage(ctx, r); err != nil {
 		// It frees its slot when a worker meets it: a terminal record is acknowledged, never run.
-		c.log.Warn("the message of an ended activation stays until a worker meets it", "activation_id", r.ID, "error", err)
+		c.logOf(r).Warn("the message of an ended activation stays until a worker meets it", "error", err)
 	}
 	if err := c.o.Bus.Complete(ctx, r); err != nil {
-		c.log.Warn("the end of an activation could not be announced", "activation_id", r.ID, "error", err)
+		c.logOf(r).Warn("the end of an activation could not be announced", "error", err)
 	}
 	return r, nil
 }

@@ -144,6 +144,11 @@ func (c *Control) loadFunction(ctx context.Context, user, name string) (*deploye
 	return &deployed{function: f, revision: &r}, nil
 }
 
+// logOf is the log for what concerns an activation.
+func (c *Control) logOf(r *faena.Record) *slog.Logger {
+	return c.log.With("activation_id", r.ID, "trace_id", r.TraceID())
+}
+
 // Profile returns a user's profile as authentication needs it: remembered for a short time, and served while the
 // store is away. KindNotFound where there is none.
 func (c *Control) Profile(ctx context.Context, name string) (faena.User, error) {

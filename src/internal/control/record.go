@@ -60,7 +60,7 @@ func (c *Control) dropMessages(ctx context.Context, group string, batch []faena.
 			continue
 		}
 		if err := c.dropMessage(ctx, r); err != nil {
-			c.log.Warn("the message of an ended activation stays until a worker meets it", "activation_id", r.ID, "error", err)
+			c.logOf(r).Warn("the message of an ended activation stays until a worker meets it", "error", err)
 		}
 	}
 }
@@ -73,7 +73,7 @@ func (c *Control) dropParameters(ctx context.Context, group string, batch []faen
 			continue
 		}
 		if err := c.o.Bus.DeleteObject(ctx, group, object); err != nil {
-			c.log.Warn("a parameter stays until it expires", "activation_id", batch[i].ID, "object", object, "error", err)
+			c.logOf(&batch[i]).Warn("a parameter stays until it expires", "object", object, "error", err)
 		}
 	}
 }
@@ -83,6 +83,7 @@ func (c *Control) dropParameters(ctx context.Context, group string, batch []faen
 func (c *Control) project(ctx context.Context) error {
 	p := projection{c: c, written: make(map[counter]int64), dirty: make(map[string]struct{})}
 	var last time.Time // when all users were projected
+	failing := false
 	for {
 		if err := sleep(ctx, projectEvery); err != nil {
 			return nil
@@ -94,8 +95,11 @@ func (c *Control) project(ctx context.Context) error {
 		if !all && len(p.dirty) == 0 {
 			continue
 		}
-		if err := p.write(ctx, all); err != nil {
+		err := p.write(ctx, all)
+		if err != nil && !failing && ctx.Err() == nil { // once: it is tried twice a second
 			c.log.Warn("the counters could not be projected; they follow when the queue and the store answer", "error", err)
+		}
+		if failing = err != nil; failing {
 			continue
 		}
 		if all {

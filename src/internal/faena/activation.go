@@ -212,6 +212,14 @@ func follows(from, to State) bool {
 	return false
 }
 
+// TraceID is the trace that the request belongs to, as W3C Trace Context writes it; "" where it has none.
+func (r *Record) TraceID() string {
+	if len(r.Traceparent) < 35 {
+		return ""
+	}
+	return r.Traceparent[3:35]
+}
+
 // Message is what stands in the stream: all that a worker needs to run an activation. With the record as it was stored
 // before the message, and its revision in the bucket, a first delivery is claimed without reading it.
 type Message struct {

@@ -72,5 +72,10 @@ func testTrace(t *testing.T, i *installation) {
 				t.Errorf("no trace in %s", line)
 			}
 		}
+		for _, line := range i.log.lines(`"activation_id"`) { // of the other parts too, which are told by their faults
+			if !strings.Contains(line, `"trace_id":"`) || strings.Contains(line, `"trace_id":""`) {
+				t.Errorf("no trace in %s", line)
+			}
+		}
 	})
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ var (
 type activation struct {
 	delivery        Delivery
 	group, user, id string
+	trace           string // id of the trace that the request belongs to
 	rev             *faena.Revision
 	received        time.Time
 	ctx             context.Context // ends, with its cause, when the run must end
@@ -46,8 +48,16 @@ type activation struct {
 func newActivation(ctx context.Context, group string, d Delivery, now time.Time) *activation {
 	a := &activation{delivery: d, group: group, user: d.Message.Revision.User, id: d.Message.ID,
 		rev: d.Message.Revision, received: now}
+	if r := d.Message.Record; r != nil {
+		a.trace = r.TraceID()
+	}
 	a.ctx, a.stop = context.WithCancelCause(ctx)
 	return a
+}
+
+// logOf is the log for what concerns an activation.
+func (w *Worker) logOf(a *activation) *slog.Logger {
+	return w.log.With("activation_id", a.id, "trace_id", a.trace)
 }
 
 // claimed notes that the record is running and ours.

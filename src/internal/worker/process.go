@@ -68,7 +68,7 @@ func (s *sink) write(stream int, p []byte) error {
 		offset, live := s.a.log.write(p, time.Now())
 		if live {
 			if err := s.w.o.Bus.PublishLog(s.a.group, s.a.user, s.a.id, offset, p); err != nil {
-				s.w.log.Debug("a piece of a log was not published", "activation_id", s.a.id, "error", err)
+				s.w.logOf(s.a).Debug("a piece of a log was not published", "error", err)
 			}
 		}
 		return nil

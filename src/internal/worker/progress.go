@@ -80,7 +80,7 @@ func (p *progress) confirm(ctx context.Context, a *activation, confirm bool) {
 	if confirm {
 		if err := once(ctx, a.delivery.Confirm); err != nil {
 			if ctx.Err() == nil {
-				p.w.log.Warn("an activation could not be confirmed", slog.String("activation_id", a.id), slog.Any("error", err))
+				p.w.logOf(a).Warn("an activation could not be confirmed", slog.Any("error", err))
 			}
 			return
 		}

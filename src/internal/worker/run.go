@@ -34,7 +34,7 @@ func (w *Worker) handle(claiming, running context.Context, d Delivery) {
 	if !w.held.add(a) {
 		// It was delivered again while it is held here, after an outage. Its holder goes on, fences or settles; this
 		// copy comes back later and finds out.
-		w.nak(context.WithoutCancel(running), d, a.id, copyPause)
+		w.nak(context.WithoutCancel(running), w.logOf(a), d, copyPause)
 		return
 	}
 	defer w.held.remove(a)
@@ -207,13 +207,13 @@ func (w *Worker) cutShort(a *activation, out *outcome, ctx context.Context, err 
 			why = "fenced"
 		}
 		w.o.Observer.Abandoned(why)
-		w.log.Warn("an activation was killed and given up", "activation_id", a.id, "reason", why)
+		w.logOf(a).Warn("an activation was killed and given up", "reason", why)
 	case met.ooms > 0:
 		out.reason, out.message = faena.ReasonOOMKilled, oomMessage(a)
 	default:
 		out.reason = faena.ReasonStartFailed
 		out.message = "The function's container went away while it ran."
-		w.log.Warn("a container went away while it ran", "activation_id", a.id, "error", err)
+		w.logOf(a).Warn("a container went away while it ran", "error", err)
 	}
 }
 
@@ -221,7 +221,7 @@ func (w *Worker) cutShort(a *activation, out *outcome, ctx context.Context, err 
 func (w *Worker) refuse(ctx context.Context, d Delivery) {
 	if errors.Is(d.Err, faena.ErrSchema) {
 		w.log.Warn("a message of another version was handed back", "sequence", d.Sequence, "error", d.Err)
-		w.nak(ctx, d, "", otherSchema)
+		w.nak(ctx, w.log, d, otherSchema)
 		return
 	}
 	w.log.Error("a message that cannot be read was dropped", "sequence", d.Sequence, "error", d.Err)
@@ -248,10 +248,10 @@ func (w *Worker) unprepared(a *activation, err error) {
 		}
 		w.conclude(a, v, rec, rev)
 	case faena.IsKind(err, faena.KindUnavailable) || errors.Is(err, context.DeadlineExceeded):
-		w.log.Warn("an activation could not be made ready and is handed back", "activation_id", a.id, "error", err)
-		w.nak(ctx, a.delivery, a.id, handBack)
+		w.logOf(a).Warn("an activation could not be made ready and is handed back", "error", err)
+		w.nak(ctx, w.logOf(a), a.delivery, handBack)
 	default:
-		w.log.Info("an activation could not be made ready", "activation_id", a.id, "error", err)
+		w.logOf(a).Info("an activation could not be made ready", "error", err)
 		rec, rev, readErr := w.readSoon(ctx, a)
 		if readErr != nil {
 			w.setAside(a, readErr)
@@ -271,19 +271,19 @@ func (w *Worker) setAside(a *activation, err error) {
 	switch {
 	case errors.Is(err, errFenced), errors.Is(context.Cause(a.ctx), errFenced):
 		w.o.Observer.Abandoned("fenced")
-		w.log.Warn("an activation was given up before it started", "activation_id", a.id, "error", err)
+		w.logOf(a).Warn("an activation was given up before it started", "error", err)
 	case errors.Is(err, errDrained), errors.Is(err, errAborted), errors.Is(context.Cause(a.ctx), errAborted):
-		w.nak(context.WithoutCancel(a.ctx), a.delivery, a.id, 0)
+		w.nak(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, 0)
 	case errors.Is(err, faena.ErrSchema):
-		w.nak(context.WithoutCancel(a.ctx), a.delivery, a.id, otherSchema)
+		w.nak(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, otherSchema)
 	default:
-		w.log.Warn("an activation was handed back", "activation_id", a.id, "error", err)
-		w.nak(context.WithoutCancel(a.ctx), a.delivery, a.id, handBack)
+		w.logOf(a).Warn("an activation was handed back", "error", err)
+		w.nak(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, handBack)
 	}
 }
 
-func (w *Worker) nak(ctx context.Context, d Delivery, id string, delay time.Duration) {
+func (w *Worker) nak(ctx context.Context, log *slog.Logger, d Delivery, delay time.Duration) {
 	if err := once(ctx, func(ctx context.Context) error { return d.Nak(ctx, delay) }); err != nil {
-		w.log.Warn("a message could not be handed back", slog.String("activation_id", id), slog.Any("error", err))
+		log.Warn("a message could not be handed back", "error", err)
 	}
 }

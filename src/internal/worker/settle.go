@@ -23,7 +23,7 @@ const (
 func (w *Worker) conclude(a *activation, v verdict, rec *faena.Record, rev uint64) {
 	switch v {
 	case proceed:
-		w.nak(context.WithoutCancel(a.ctx), a.delivery, a.id, handBack)
+		w.nak(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, handBack)
 	case drop:
 		a.ended()
 		w.acknowledge(context.WithoutCancel(a.ctx), a)
@@ -104,7 +104,7 @@ func (w *Worker) settleRun(a *activation, out outcome) {
 	}
 	for _, name := range objects {
 		if err := once(ctx, func(ctx context.Context) error { return w.o.Bus.DeleteObject(ctx, a.group, name) }); err != nil {
-			w.log.Warn("the object of a lost attempt stays until it expires", "activation_id", a.id, "object", name, "error", err)
+			w.logOf(a).Warn("the object of a lost attempt stays until it expires", "object", name, "error", err)
 		}
 	}
 }
@@ -125,7 +125,7 @@ func (w *Worker) spill(ctx context.Context, a *activation, b *faena.Blob, what s
 		return err
 	})
 	if err != nil {
-		w.log.Warn("an object could not be stored", "activation_id", a.id, "object", name, "error", err)
+		w.logOf(a).Warn("an object could not be stored", "object", name, "error", err)
 		return err
 	}
 	*objects = append(*objects, name)
@@ -153,18 +153,18 @@ func (w *Worker) settle(a *activation, rec *faena.Record, rev uint64, s settleme
 	defer cancel()
 	end, err := w.store(ctx, a, rec, rev, s)
 	if err != nil {
-		w.log.Error("an activation could not be settled", slog.String("activation_id", a.id), slog.Any("error", err))
+		w.logOf(a).Error("an activation could not be settled", slog.Any("error", err))
 		return false
 	}
 	if end == nil {
 		w.o.Observer.Abandoned("superseded")
-		w.log.Warn("an activation was settled by somebody else", "activation_id", a.id)
+		w.logOf(a).Warn("an activation was settled by somebody else")
 		return false
 	}
 	w.acknowledge(ctx, a)
 	if end.Instance != "" {
 		if err := once(ctx, func(ctx context.Context) error { return w.o.Bus.Complete(ctx, end) }); err != nil {
-			w.log.Warn("the end of an activation could not be announced", "activation_id", a.id, "error", err)
+			w.logOf(a).Warn("the end of an activation could not be announced", "error", err)
 		}
 	}
 	w.o.Observer.Settled(end)
@@ -230,7 +230,7 @@ func (w *Worker) acknowledge(ctx context.Context, a *activation) {
 			break
 		}
 	}
-	w.log.Warn("a settled activation could not be acknowledged", "activation_id", a.id, "error", err)
+	w.logOf(a).Warn("a settled activation could not be acknowledged", "error", err)
 }
 
 // timings fills in what is known of the stages up to now.
