@@ -45,7 +45,7 @@ func (a *app) activationsCommand() *cobra.Command {
 	cmd.Flags().StringVar(&function, "function", "", "only those of this function")
 	cmd.Flags().StringVar(&state, "state", "", "only those in this state")
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most, from 1 to 1000")
-	return cmd
+	return a.withOutput(cmd)
 }
 
 func activationRows(list []client.Activation) [][]string {
@@ -58,7 +58,7 @@ func activationRows(list []client.Activation) [][]string {
 }
 
 func (a *app) getCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.withOutput(&cobra.Command{
 		Use: "get ACTIVATION", Short: "Show an activation's record", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _, err := a.client()
@@ -71,7 +71,7 @@ func (a *app) getCommand() *cobra.Command {
 			}
 			return a.show(r, func() [][]string { return recordRows(r) })
 		},
-	}
+	})
 }
 
 func recordRows(r client.Activation) [][]string {
@@ -141,7 +141,7 @@ func (a *app) logsCommand() *cobra.Command {
 }
 
 func (a *app) cancelCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.withOutput(&cobra.Command{
 		Use: "cancel ACTIVATION", Short: "Cancel an activation", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _, err := a.client()
@@ -150,6 +150,9 @@ func (a *app) cancelCommand() *cobra.Command {
 			}
 			r, err := client.Read[client.Activation](c.CancelActivation(cmd.Context(), args[0]))
 			if err != nil {
+				return err
+			}
+			if err := a.show(r, nil); err != nil {
 				return err
 			}
 			switch r.State {
@@ -162,5 +165,5 @@ func (a *app) cancelCommand() *cobra.Command {
 			}
 			return nil
 		},
-	}
+	})
 }

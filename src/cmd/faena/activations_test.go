@@ -103,7 +103,7 @@ func testList(a *account, good, bad string) {
 	if one := ids("--limit", "1"); len(one) != 1 {
 		a.t.Errorf("--limit 1 lists %v", one)
 	}
-	if got := a.faena("activations", "--function", "none", "-o", "json"); got != "[]\n" {
+	if got := a.faena("-o", "json", "activations", "--function", "none"); got != "[]\n" {
 		a.t.Errorf("no activation is %q in JSON", got)
 	}
 	table := a.faena("activations", "--function", "sorry")
@@ -164,6 +164,12 @@ func testCancel(a *account, done string) {
 	if code := waits.ProcessState.ExitCode(); code != exitFunctionFailed || !strings.Contains(errs.String(), "cancelled") {
 		a.t.Errorf("who follows it ends with %v: %s", err, errs.String())
 	}
+	another := a.async("stays", "")
+	a.reaches(another, running)
+	if r := readRecord(a.t, a.faena("cancel", another, "-o", "json")); r.ActivationID != another || !r.CancelRequested {
+		a.t.Errorf("cancel -o json: %+v", r)
+	}
+	a.reaches(another, ended)
 	if got := a.run(nil, "cancel", done); got.code == exitOK || got.out != "" || !strings.Contains(got.err, "ended already") {
 		a.t.Errorf("one that has ended: %+v", got)
 	}

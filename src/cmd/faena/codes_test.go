@@ -21,7 +21,8 @@ func testCodes(a *account, s *site) {
 	a.deploy("slow", s.image, mode("stubborn")...)
 	a.t.Run("the command line is wrong", func(t *testing.T) {
 		for _, line := range []string{
-			"nonsense", "completion nonsense", "users nonsense", "up now", "-o xml", "functions -o xml", "functions --nonsense", "functions a b",
+			"nonsense", "completion nonsense", "users nonsense", "up now", "-o xml", "functions -o xml", "functions --nonsense", "delete nothing -o json", "result x -o json",
+			"functions a b",
 			"get", "get a b", "invoke", "invoke quick a -d b", "activations --limit many",
 			"login", "login " + s.url, "login " + s.url + " -u admin", // no user; nothing to ask for the password at
 			"login nonsense -u admin --password-stdin",
@@ -112,7 +113,7 @@ func testRanges(a *account) {
 			a.t.Errorf("%s: %+v, want %q", c.args, got, c.want)
 		}
 	}
-	for _, args := range []string{"invoke quick x --expires 1s", "invoke quick x --expires 168h", "activations --limit 1", "activations --limit 1000"} {
+	for _, args := range []string{"invoke quick x --expires 1s --async", "invoke quick x --expires 168h", "activations --limit 1", "activations --limit 1000"} {
 		if got := a.run(nil, strings.Fields(args)...); got.code != exitOK {
 			a.t.Errorf("%s: %+v", args, got)
 		}

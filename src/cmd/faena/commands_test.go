@@ -2,6 +2,7 @@ package main
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 
 	"faena.dev/faena/internal/faenatest"
@@ -44,4 +45,17 @@ type site struct {
 	*appliance
 	image   string // of the fixture program in the engine; it writes its argument
 	private string // a registry that asks for puller's password
+}
+
+// A command whose help offers JSON has some to write.
+func TestOutputFlag(t *testing.T) {
+	root := (&app{terminal: &terminal{}}).root()
+	for commands, want := range map[string]bool{"deploy invoke activations get cancel functions rollback users workers doctor": true,
+		"up login result logs delete completion": false} {
+		for _, name := range strings.Fields(commands) {
+			if cmd, _, err := root.Find([]string{name}); err != nil || strings.Contains(cmd.UsageString(), "--output") != want {
+				t.Errorf("the help of %s offers it: %v, %v", name, !want, err)
+			}
+		}
+	}
 }

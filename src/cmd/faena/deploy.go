@@ -61,7 +61,7 @@ func (a *app) deployCommand() *cobra.Command {
 	f.StringVar(&d.registryUser, "registry-username", "", "user name at the image's registry; the password is asked for")
 	f.BoolVar(&d.registryPassword, "registry-password-stdin", false, "read that password from standard input")
 	f.StringVar(&d.ifMatch, "if-match", "", "only if the function has this ETag")
-	return cmd
+	return a.withOutput(cmd)
 }
 
 func (a *app) deploy(ctx context.Context, name string, d *deployment) error {

@@ -22,7 +22,7 @@ type finding struct {
 }
 
 func (a *app) doctorCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.withOutput(&cobra.Command{
 		Use: "doctor", Short: "Look for what is wrong, from the login to the workers", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
@@ -49,7 +49,7 @@ func (a *app) doctorCommand() *cobra.Command {
 			}
 			return nil
 		},
-	}
+	})
 }
 
 type doctor struct {

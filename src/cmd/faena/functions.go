@@ -9,7 +9,7 @@ import (
 )
 
 func (a *app) functionsCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.withOutput(&cobra.Command{
 		Use: "functions [NAME]", Short: "List functions, or the revisions of one", Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _, err := a.client()
@@ -38,7 +38,7 @@ func (a *app) functionsCommand() *cobra.Command {
 				return rows
 			})
 		},
-	}
+	})
 }
 
 func (a *app) revisions(cmd *cobra.Command, c *client.Client, name string) error {
@@ -79,12 +79,12 @@ func (a *app) rollbackCommand() *cobra.Command {
 				return err
 			}
 			a.say("Revision %d serves now.", f.Current)
-			return nil
+			return a.show(f, nil)
 		},
 	}
 	cmd.Flags().IntVar(&revision, "revision", 0, "which (default the one before the current)")
 	cmd.Flags().StringVar(&ifMatch, "if-match", "", "only if the function has this ETag")
-	return cmd
+	return a.withOutput(cmd)
 }
 
 func (a *app) deleteCommand() *cobra.Command {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,13 +22,14 @@ import (
 const longestExpiry = 7 * 24 * time.Hour
 
 type invocation struct {
-	data        string
-	async, json bool
-	expires     time.Duration
+	data    string
+	async   bool
+	expires time.Duration
 }
 
 func (a *app) invokeCommand() *cobra.Command {
 	var i invocation
+	asJSON := false
 	cmd := &cobra.Command{
 		Use: "invoke NAME [PARAMETER]", Short: "Run a function once and write its result",
 		Long: `Run a function once and write its result, byte by byte, to standard output.
@@ -43,6 +45,9 @@ A function that fails gives exit code 3 and its reason on standard error.`,
 			if e := i.expires; cmd.Flags().Changed("expires") && (e < time.Second || e > longestExpiry || e%time.Second != 0) {
 				return usage{fmt.Errorf("--expires is %v, must be from 1s to %.0fh, in whole seconds", e, longestExpiry.Hours())}
 			}
+			if asJSON {
+				a.output = "json"
+			}
 			parameter, err := a.parameter(args[1:], i.data, cmd.Flags().Changed("data"))
 			if err != nil {
 				return err
@@ -52,7 +57,9 @@ A function that fails gives exit code 3 and its reason on standard error.`,
 	}
 	cmd.Flags().StringVarP(&i.data, "data", "d", "", "the parameter, or @FILE, or @- for standard input")
 	cmd.Flags().BoolVar(&i.async, "async", false, "do not wait: write the activation's id")
-	cmd.Flags().BoolVar(&i.json, "json", false, "write the whole record with result, log and timings")
+	a.withOutput(cmd)
+	cmd.Flags().Lookup("output").Usage = "form of what is written: table, which is the result as it is, or json, as --json"
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write the whole record with result, log and timings")
 	cmd.Flags().DurationVar(&i.expires, "expires", 0, "latest start, from 1s to 168h (default 640s, or 24h with --async)")
 	return cmd
 }
@@ -84,7 +91,7 @@ func (a *app) invoke(ctx context.Context, name string, parameter []byte, i invoc
 		params.FaenaExpires = &seconds
 	}
 	accept := func(_ context.Context, r *http.Request) error {
-		if i.json {
+		if a.json() {
 			r.Header.Set("Accept", "application/json")
 		}
 		return nil
@@ -97,8 +104,8 @@ func (a *app) invoke(ctx context.Context, name string, parameter []byte, i invoc
 		return ctx.Err()
 	}
 	if err != nil {
-		if f, ok := errors.AsType[*client.Failure](err); ok && i.json && f.Activation != nil {
-			return errors.Join(a.writeJSON(f.Activation), err)
+		if f, ok := errors.AsType[*client.Failure](err); ok && a.json() && f.Activation != nil {
+			return errors.Join(a.show(f.Activation, nil), err)
 		}
 		if errors.Is(err, client.ErrBroken) {
 			err = unknown{err}
@@ -116,14 +123,26 @@ func (a *app) invoke(ctx context.Context, name string, parameter []byte, i invoc
 		a.say("It takes longer than the appliance waits; still waiting for %s.", accepted.ActivationID)
 		return a.waitResult(ctx, c, accepted.ActivationID)
 	}
+	if a.json() {
+		return a.copyJSON(res)
+	}
 	return a.copyOut(res)
 }
 
-func (a *app) writeJSON(v any) error {
-	was := a.output
-	a.output = "json"
-	defer func() { a.output = was }()
-	return a.show(v, nil)
+// copyJSON writes a body that is JSON, as show would.
+func (a *app) copyJSON(res *http.Response) error {
+	defer func() { _ = res.Body.Close() }()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := json.Indent(&b, bytes.TrimSpace(text), "", "  "); err != nil {
+		return fmt.Errorf("read the appliance's answer: %w", err)
+	}
+	b.WriteByte('\n')
+	_, err = b.WriteTo(a.out)
+	return err
 }
 
 // copyOut writes a body as it is. Bytes that are no text are kept from a terminal.
@@ -144,12 +163,50 @@ func (a *app) copyOut(res *http.Response) error {
 	return err
 }
 
-// waitResult waits until an activation has ended and writes its result.
+// waitResult waits until an activation has ended and writes its result, or the record with it.
 func (a *app) waitResult(ctx context.Context, c *client.Client, id string) error {
 	if _, err := c.FollowLogs(ctx, id, 0, func([]byte) error { return nil }); err != nil {
 		return err
 	}
+	if a.json() {
+		return a.resultJSON(ctx, c, id)
+	}
 	return a.result(ctx, c, id)
+}
+
+// resultJSON writes the record of an ended activation with its result and log, as the API gives it to who waits.
+func (a *app) resultJSON(ctx context.Context, c *client.Client, id string) error {
+	rec, err := client.Read[client.Activation](c.GetActivation(ctx, id))
+	if err == nil {
+		err = fill(&rec.Result)(c.GetResult(ctx, id))
+	}
+	if err == nil {
+		err = fill(&rec.Log)(c.GetLogs(ctx, id, &client.GetLogsParams{Follow: client.GetLogsParamsFollowFalse}))
+	}
+	if err == nil {
+		err = a.show(rec, nil)
+	}
+	if err != nil {
+		return err
+	}
+	return a.verdict(rec)
+}
+
+// fill reads an answer's bytes into an output: as text where they are some.
+func fill(o *client.Output) func(*http.Response, error) error {
+	return func(res *http.Response, err error) error {
+		if res, err = client.Stream(res, err); err != nil {
+			return err
+		}
+		defer func() { _ = res.Body.Close() }()
+		p, err := io.ReadAll(res.Body)
+		if utf8.Valid(p) {
+			o.Text = string(p)
+		} else {
+			o.Base64 = p
+		}
+		return err
+	}
 }
 
 // result writes the result of an ended activation; one that failed is an error after that.
@@ -169,7 +226,15 @@ func (a *app) result(ctx context.Context, c *client.Client, id string) error {
 	if err != nil {
 		return err
 	}
-	a.say("faena: activation %s %s: %s (%s)", id, rec.State, rec.Message, rec.Reason)
+	return a.verdict(rec)
+}
+
+// verdict says how an activation has ended that did not succeed.
+func (a *app) verdict(rec client.Activation) error {
+	if rec.State == client.StateSucceeded {
+		return nil
+	}
+	a.say("faena: activation %s %s: %s (%s)", rec.ActivationID, rec.State, rec.Message, rec.Reason)
 	return silent{exitFunctionFailed}
 }
 

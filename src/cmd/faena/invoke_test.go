@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -106,21 +105,34 @@ func testBytes(a *account) {
 	})
 }
 
-// --json gives the record with result and log, of a failed activation too.
+// readRecord reads one record that is all of a command's standard output, in the form of all JSON.
+func readRecord(t *testing.T, out string) (r client.Activation) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(out), &r); err != nil || r.ActivationID == "" {
+		t.Errorf("it is no record: %v: %s", err, out)
+	}
+	if !strings.HasPrefix(out, "{\n  \"") || !strings.HasSuffix(out, "\n}\n") {
+		t.Errorf("it is not indented: %s", out)
+	}
+	return r
+}
+
+// --json gives the record with result and log, of a failed activation too; -o json is the same.
 func testInvokeJSON(a *account) {
 	for _, c := range []struct {
-		function, in string
-		code         int
-		state        client.State
-	}{{"cat", "\x00\xff", exitOK, client.StateSucceeded}, {"fails", "x", exitFunctionFailed, client.StateFailed}} {
-		got := a.run(strings.NewReader(c.in), "invoke", c.function, "--json")
-		var r client.Activation
-		d := json.NewDecoder(strings.NewReader(got.out))
-		if err := d.Decode(&r); err != nil || got.code != c.code || r.State != c.state || r.ActivationID == "" {
-			a.t.Errorf("%s: exit code %d, %v, record %+v", c.function, got.code, err, r)
-		}
-		if _, err := d.Token(); err != io.EOF {
-			a.t.Errorf("%s: there is more than one document on standard output", c.function)
+		function, in, flag string
+		code               int
+		state              client.State
+	}{
+		{"cat", "\x00\xff", "--json", exitOK, client.StateSucceeded},
+		{"cat", "\x00\xff", "-o=json", exitOK, client.StateSucceeded},
+		{"fails", "x", "--json", exitFunctionFailed, client.StateFailed},
+		{"fails", "x", "-o=json", exitFunctionFailed, client.StateFailed},
+	} {
+		got := a.run(strings.NewReader(c.in), "invoke", c.function, c.flag)
+		r := readRecord(a.t, got.out)
+		if got.code != c.code || r.State != c.state {
+			a.t.Errorf("%s %s: exit code %d, record %+v", c.function, c.flag, got.code, r)
 		}
 		if c.code == exitOK && string(r.Result.Base64) != c.in {
 			a.t.Errorf("the result is %+v", r.Result)

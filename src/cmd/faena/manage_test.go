@@ -41,6 +41,9 @@ func testFunctions(a *account, s *site) {
 		a.t.Errorf("rollback to 2: %+v", got)
 	}
 	says("0:0")
+	if f := decode[client.Function](a, "rollback", "version", "--revision", "1"); f.Name != "version" || f.Current != 1 {
+		a.t.Errorf("rollback -o json: %+v", f)
+	}
 	if got := a.run(nil, "rollback", "version", "--revision", "9"); got.code != exitNotFound && got.code != exitInvalid {
 		a.t.Errorf("rollback to what is not there: %+v", got)
 	}
@@ -170,6 +173,9 @@ func testUserChange(a *account, login func(password string) answer) {
 	}
 	if got := a.run(nil, "users", "put", "mute"); strings.Contains(got.err, "password") { // whether it has one is not known
 		a.t.Errorf("changed without a password: %+v", got)
+	}
+	if u := decode[client.User](a, "users", "put", "bob"); u.Name != "bob" || u.Groups["default"] != 1 {
+		a.t.Errorf("put -o json: %+v", u)
 	}
 	for _, limit := range []string{"1", "default", "default=", "=1", "default=many"} {
 		want := `faena: --limit is "` + limit + `", must be GROUP=NUMBER, for example default=20`

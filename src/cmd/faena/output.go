@@ -6,15 +6,29 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/spf13/cobra"
 )
 
-// show writes a value as JSON, or as the table that rows gives: a line of headings first.
+// withOutput gives a command the choice between a table and JSON. One without it has nothing to show as JSON.
+func (a *app) withOutput(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVarP(&a.output, "output", "o", "table", "form of what is shown: table or json")
+	return cmd
+}
+
+// json reports whether what is shown should be JSON.
+func (a *app) json() bool { return a.output == "json" }
+
+// show writes a value as JSON, or as the table that rows gives: a line of headings first. Without rows there is no table.
 func (a *app) show(v any, rows func() [][]string) error {
-	if a.output == "json" {
+	if a.json() {
 		e := json.NewEncoder(a.out)
 		e.SetIndent("", "  ")
 		e.SetEscapeHTML(false)
 		return e.Encode(v)
+	}
+	if rows == nil {
+		return nil
 	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	for _, r := range rows() {

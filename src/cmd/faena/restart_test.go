@@ -140,17 +140,18 @@ func TestUp_Twice(t *testing.T) {
 func TestUp_Stopped(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
-	limits := []string{"FAENA_WORKER_PLACES=3", "FAENA_DRAIN_AFTER=500ms", "FAENA_WORKER_DRAIN_WITHIN=5s"}
+	limits := []string{"FAENA_WORKER_PLACES=4", "FAENA_DRAIN_AFTER=500ms", "FAENA_WORKER_DRAIN_WITHIN=5s"}
 	u := a.up(limits...)
 	image := faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath, "arg"}}))
 	a.deploy("echo", image)
 	a.deploy("sleep", image, mode("sleep", "3000")...) // none ends before the appliance is asked to stop
 	a.deploy("stays", image, mode("stubborn")...)
 	stays, sleeps := a.async("stays", ""), a.async("sleep", "")
-	waiting := make(chan answer, 1)
+	waiting, waitingJSON := make(chan answer, 1), make(chan answer, 1)
 	go func() { waiting <- a.run(nil, "invoke", "sleep", "x") }()
-	faenatest.Eventually(t, 30*time.Second, "three run", func() bool {
-		return len(decode[[]client.Activation](a, "activations", "--state", "running")) == 3
+	go func() { waitingJSON <- a.run(nil, "invoke", "sleep", "x", "--json") }()
+	faenatest.Eventually(t, 30*time.Second, "four run", func() bool {
+		return len(decode[[]client.Activation](a, "activations", "--state", "running")) == 4
 	})
 	queued := a.async("echo", "later")
 	if code := u.stop(30 * time.Second); code != exitOK {
@@ -167,6 +168,10 @@ func TestUp_Stopped(t *testing.T) {
 	}
 	if got := <-waiting; got.code != exitOK || got.out != "slept" {
 		t.Errorf("who has waited all the time: %+v", got)
+	}
+	got := <-waitingJSON
+	if r := readRecord(t, got.out); got.code != exitOK || r.State != client.StateSucceeded || r.Result.Text != "slept" {
+		t.Errorf("who has waited for the record: %+v", got)
 	}
 	if a.faena("result", sleeps) != "slept" || a.faena("result", queued) != "later" {
 		t.Error("a result is not what it was")

@@ -81,13 +81,13 @@ func (a *app) root() *cobra.Command {
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
 	root.PersistentFlags().StringVar(&a.profile, "profile", or(a.env("FAENA_PROFILE"), "default"), "which login to use")
-	root.PersistentFlags().StringVarP(&a.output, "output", "o", "table", "form of lists and records: table or json")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if a.output != "table" && a.output != "json" {
+		if a.output != "table" && !a.json() {
 			return usage{fmt.Errorf("--output is %q, must be table or json", a.output)}
 		}
 		return nil
 	}
+	a.output = "table" // of a command that has no other form
 	root.AddCommand(a.upCommand(), a.loginCommand(), a.deployCommand(), a.invokeCommand(), a.activationsCommand(), a.getCommand(),
 		a.resultCommand(), a.logsCommand(), a.cancelCommand(), a.functionsCommand(), a.rollbackCommand(), a.deleteCommand(),
 		a.usersCommand(), a.workersCommand(), a.doctorCommand())

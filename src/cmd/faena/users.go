@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) usersCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "users", Short: "List and manage users (admin)", Args: exactly(0), RunE: a.listUsers}
+	cmd := a.withOutput(&cobra.Command{Use: "users", Short: "List and manage users (admin)", Args: exactly(0), RunE: a.listUsers})
 	cmd.AddCommand(a.putUserCommand(), a.passwordCommand(), a.usageCommand(), a.deleteUserCommand())
 	return cmd
 }
@@ -95,7 +95,7 @@ func (a *app) putUserCommand() *cobra.Command {
 	cmd.Flags().StringSliceVar(&change.limits, "limit", nil, "`GROUP=NUMBER` of active activations, such as default=4 (of a new one: default=20)")
 	cmd.Flags().BoolVar(&change.withPassword, "password", false, "ask for a password")
 	cmd.Flags().BoolVar(&change.fromStdin, "password-stdin", false, "read the password from standard input")
-	return cmd
+	return a.withOutput(cmd)
 }
 
 // putUser changes what is named: the API replaces a profile, so what it is now goes back with it.
@@ -134,7 +134,7 @@ func (a *app) putUser(ctx context.Context, name string, change userChange) error
 	if isNew && body.Password == "" {
 		a.say("%s has no password and cannot log in until you set one: faena users password %s", u.Name, u.Name)
 	}
-	return nil
+	return a.show(u, nil)
 }
 
 func parseLimits(list []string) (map[string]int, error) {
@@ -185,7 +185,7 @@ func (a *app) passwordCommand() *cobra.Command {
 }
 
 func (a *app) usageCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.withOutput(&cobra.Command{
 		Use: "usage [NAME]", Short: "Count a user's activations", Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, p, err := a.client()
@@ -205,11 +205,11 @@ func (a *app) usageCommand() *cobra.Command {
 				return [][]string{{"USER", "ACTIVE", "LIMIT", "BACKLOG", "COMPLETED", "FAILED"}, {name, n(u.Active), n(u.Limit), n(u.Backlog), n(u.Completed), n(u.Failed)}}
 			})
 		},
-	}
+	})
 }
 
 func (a *app) workersCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.withOutput(&cobra.Command{
 		Use: "workers", Short: "List the workers that are present (admin)", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, _, err := a.client()
@@ -222,7 +222,7 @@ func (a *app) workersCommand() *cobra.Command {
 			}
 			return a.show(list.Items, func() [][]string { return workerRows(list.Items) })
 		},
-	}
+	})
 }
 
 func workerRows(list []client.Worker) [][]string {
