@@ -336,7 +336,7 @@ type LogEvent struct {
 type Output struct {
 	Base64 []byte `json:"base64,omitempty"`
 
-	// Dropped Of a log
+	// Dropped Of a log: how many bytes before the first that is kept.
 	Dropped int64 `json:"dropped,omitempty"`
 
 	// Size Of what is kept, in bytes.
