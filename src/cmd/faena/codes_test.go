@@ -36,6 +36,7 @@ func testCodes(a *account, s *site) {
 			}
 		}
 	})
+	a.t.Run("arguments are missing, or too many", func(t *testing.T) { testArguments(a.of(t)) })
 	a.t.Run("a flag is out of range", func(t *testing.T) { testRanges(a.of(t)) })
 	a.t.Run("at the limit", func(t *testing.T) {
 		a := a.of(t)
@@ -91,6 +92,23 @@ func testUnknown(a *account) {
 	} {
 		if got := a.run(nil, append(strings.Fields(c.args), "--profile", "unknown")...); got.code != c.code || got.out != "" || !strings.Contains(got.err, c.want) {
 			a.t.Errorf("%s: %+v, want exit code %d and %q", c.args, got, c.code, c.want)
+		}
+	}
+}
+
+// Who leaves out an argument is told which.
+func testArguments(a *account) {
+	for args, want := range map[string]string{
+		"get":                "ACTIVATION is missing: faena get ACTIVATION",
+		"users delete --yes": "NAME is missing: faena users delete NAME",
+		"invoke":             "NAME is missing: faena invoke NAME [PARAMETER]",
+		"login":              "URL is missing: faena login URL",
+		"get a b":            "faena get takes ACTIVATION and nothing more, 2 arguments are given",
+		"functions a b":      "faena functions takes [NAME] and nothing more, 2 arguments are given",
+		"workers a":          "faena workers takes no arguments",
+	} {
+		if got := a.run(nil, strings.Fields(args)...); got.code != exitUsage || got.err != "faena: "+want+"\nSee faena --help.\n" {
+			a.t.Errorf("%s: %+v, want %q", args, got, want)
 		}
 	}
 }

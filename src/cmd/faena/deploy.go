@@ -36,7 +36,7 @@ func (a *app) deployCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "deploy NAME", Short: "Deploy an image as a function, or a new revision of one", Args: exactly(1),
 		Example: "  faena deploy hello --image registry.example.org/hello:1\n  faena deploy mine --from-engine mine:latest --input stdin",
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.deploy(cmd.Context(), args[0], &d) },
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.deploy(cmd, args[0], &d) },
 	}
 	f := cmd.Flags()
 	f.StringVarP(&d.file, "file", "f", "", "a spec in JSON to begin with")
@@ -64,8 +64,12 @@ func (a *app) deployCommand() *cobra.Command {
 	return a.withOutput(cmd)
 }
 
-func (a *app) deploy(ctx context.Context, name string, d *deployment) error {
+func (a *app) deploy(cmd *cobra.Command, name string, d *deployment) error {
+	ctx := cmd.Context()
 	spec, err := d.complete()
+	if err == nil {
+		err = checkSpec(cmd, spec)
+	}
 	if err != nil {
 		return err
 	}
@@ -192,6 +196,19 @@ func parseSize(text string) (int64, error) {
 	return n * unit, nil
 }
 
+// engineHost is where this host's Docker Engine answers: for `faena up`, and so for everything else.
+func (a *app) engineHost() string {
+	return or(a.env("FAENA_DOCKER_HOST"), or(a.env("DOCKER_HOST"), "unix:///var/run/docker.sock"))
+}
+
+func (a *app) openEngine(ctx context.Context) (*dockerengine.Engine, error) {
+	engine, err := dockerengine.Open(ctx, dockerengine.Options{Host: a.env("FAENA_DOCKER_HOST")})
+	if err != nil {
+		return nil, fmt.Errorf("open the Docker Engine, which FAENA_DOCKER_HOST or DOCKER_HOST names: %w", err)
+	}
+	return engine, nil
+}
+
 // push copies an image of the local engine to the appliance's own registry, and fetches what the function pulls with.
 func (a *app) push(ctx context.Context, p profile, image, name string) (ref string, creds *client.Credentials, err error) {
 	if p.Registry == "" {
@@ -203,13 +220,18 @@ func (a *app) push(ctx context.Context, p profile, image, name string) (ref stri
 	if !faena.ValidName(name) { // it is to be a repository's name
 		return "", nil, usage{fmt.Errorf("%q is no name of a function, which must match %s", name, faena.NamePattern)}
 	}
-	engine, err := dockerengine.Open(ctx, dockerengine.Options{})
+	engine, err := a.openEngine(ctx)
 	if err != nil {
 		return "", nil, err
 	}
 	defer func() { err = errors.Join(err, engine.Close()) }()
 	a.say("Reading %s from the Docker Engine …", image)
 	stream, err := engine.SaveImage(ctx, image)
+	if e, ok := errors.AsType[*faena.Error](err); ok && e.Kind == faena.KindNotFound {
+		there := *e
+		there.Message = fmt.Sprintf("There is no image %q in the Docker Engine at %s; docker images lists those that there are.", image, a.engineHost())
+		err = &there
+	}
 	if err != nil {
 		return "", nil, err
 	}

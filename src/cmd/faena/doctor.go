@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"faena.dev/faena/internal/client"
-	"faena.dev/faena/internal/dockerengine"
 )
 
 // finding is one line of the doctor's.
@@ -99,9 +98,11 @@ func (d *doctor) examine(ctx context.Context) {
 			err = conn.Close()
 		}
 		d.note("image registry", p.Registry+" answers", err)
-		engine, err := dockerengine.Open(ctx, dockerengine.Options{})
+		engine, err := d.openEngine(ctx)
 		if err == nil {
 			err = engine.Close()
+		} else {
+			err = errors.New(describe(err))
 		}
 		d.note("docker engine", "answers here", err)
 	}

@@ -36,7 +36,10 @@ func (a *app) invokeCommand() *cobra.Command {
 The parameter is the argument, or -d TEXT, -d @FILE or -d @-, or standard input where it is no terminal.
 A function that fails gives exit code 3 and its reason on standard error.`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) < 1 || len(args) > 2 || len(args) == 2 && cmd.Flags().Changed("data") {
+			if len(args) < 1 {
+				return usage{errors.New(wrongCount(cmd, 1, 0))}
+			}
+			if len(args) > 2 || len(args) == 2 && cmd.Flags().Changed("data") {
 				return usage{errors.New("invoke takes NAME and at most one parameter")}
 			}
 			return nil

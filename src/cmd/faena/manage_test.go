@@ -94,14 +94,65 @@ func testDeploy(a *account, s *site) {
 		{"a bad pair", []string{"deploy", "f", "--image", "x", "-e", "A"}, exitUsage, "--env"},
 		{"a bad duration", []string{"deploy", "f", "--image", "x", "--timeout", "5"}, exitUsage, "--timeout"},
 		{"an absent file", []string{"deploy", "f", "-f", "/nonexistent/spec"}, exitFailed, "/nonexistent/spec"},
-		{"an image that the engine has not", []string{"deploy", "f", "--from-engine", "faenatest/none:latest"}, exitFailed, "faenatest/none"},
+		{"an image that the engine has not", []string{"deploy", "f", "--from-engine", "faenatest/none:latest"}, exitFailed, `There is no image "faenatest/none:latest" in the Docker Engine at ` + faenatest.Engine(a.t).Host + "; docker images lists"},
 		{"an image that is not there", []string{"deploy", "f", "--image", s.registry + "/admin/none:1"}, exitInvalid, "image_"},
 		{"a name against the pattern", []string{"deploy", "Bad_Name", "--image", s.registry + "/admin/none:1"}, exitInvalid, "name"},
 		{"such a name from the engine", []string{"deploy", "Bad_Name", "--from-engine", s.image}, exitUsage, "name"},
-		{"memory out of range", []string{"deploy", "f", "--from-engine", s.image, "--memory", "1KiB"}, exitInvalid, "memory"},
 	} {
 		if got := a.run(nil, c.args...); got.code != c.code || got.out != "" || !strings.Contains(got.err, c.want) {
 			a.t.Errorf("%s: ends with %d, want %d and %q: %s", c.name, got.code, c.code, c.want, got.err)
+		}
+	}
+	a.t.Run("out of range", func(t *testing.T) { testDeployRanges(a.of(t), s) })
+	a.t.Run("no engine", func(t *testing.T) { testNoEngine(a.of(t), s) })
+}
+
+// What the API would refuse is refused before an image is read and sent, in the words of the flags.
+func testDeployRanges(a *account, s *site) {
+	spec := filepath.Join(a.t.TempDir(), "spec.json")
+	if err := os.WriteFile(spec, []byte(`{"memory_bytes": 1024, "warm": 101}`), 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+	for flags, want := range map[string]string{
+		"--memory 1KiB":              "--memory is 1KiB, must be from 16MiB to 64GiB",
+		"--memory 0":                 "--memory is 0, must be from 16MiB to 64GiB",
+		"--timeout 50ms":             "--timeout is 50ms, must be from 100ms to 10m",
+		"--timeout 11m":              "--timeout is 11m0s, must be from 100ms to 10m",
+		"--timeout 100us":            "--timeout is 100µs, must be from 100ms to 10m",
+		"--cpus 0.01":                "--cpus is 0.01, must be from 0.05 to 64",
+		"--cpus NaN":                 "NaN",
+		"--pids 5000":                "--pids is 5000, must be from 1 to 4096",
+		"--result-limit 65MiB":       "--result-limit is 65MiB, must be from 1 to 64MiB",
+		"--tmpfs 1KiB --warm 101":    "--tmpfs is 1KiB, must be from 1MiB to 4GiB\n--warm is 101, must be from 0 to 100",
+		"--input tape":               `input: is "tape", must be arg, stdin or both`,
+		"-f " + spec:                 "memory_bytes: is 1024, must be from 16777216 to 68719476736 bytes",
+		"-f " + spec + " --warm 101": "--warm is 101, must be from 0 to 100",
+	} {
+		got := a.run(nil, append([]string{"deploy", "f", "--from-engine", s.image}, strings.Fields(flags)...)...)
+		if got.code != exitInvalid || got.out != "" || !strings.HasPrefix(got.err, "faena: ") || !strings.Contains(got.err, want) || strings.Contains(got.err, "Reading") {
+			a.t.Errorf("%s: %+v, want %q", flags, got, want)
+		}
+	}
+}
+
+// Where no Docker Engine answers, what uses one says how to name another.
+func testNoEngine(a *account, s *site) {
+	const want = "open the Docker Engine, which FAENA_DOCKER_HOST or DOCKER_HOST names: The container engine cannot be reached: " +
+		"ask the engine for its version: Cannot connect to the Docker daemon at unix:///nonexistent/docker.sock. Is the docker daemon running?\n"
+	for _, setting := range []string{"FAENA_DOCKER_HOST", "DOCKER_HOST"} {
+		deploy := a.command(a.t.Context(), "faena", "deploy", "f", "--from-engine", s.image)
+		deploy.Env = append(deploy.Env, setting+"=unix:///nonexistent/docker.sock")
+		if got := a.finish(deploy, nil); got.code != exitFailed || got.err != "faena: "+want {
+			a.t.Errorf("deploy with %s: %+v", setting, got)
+		}
+		doctor := a.command(a.t.Context(), "faena", "doctor")
+		doctor.Env = append(doctor.Env, setting+"=unix:///nonexistent/docker.sock")
+		if got := a.finish(doctor, nil); got.code != exitFailed || !strings.Contains(got.out, "BAD  "+want) {
+			a.t.Errorf("doctor with %s: %+v", setting, got)
+		}
+		up := newAccount(a.t).upCommand(a.t.Context(), setting+"=unix:///nonexistent/docker.sock")
+		if got := a.finish(up, nil); got.code != exitFailed || !strings.HasSuffix(got.err, "faena: "+want) {
+			a.t.Errorf("up with %s: %+v", setting, got)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"faena.dev/faena/internal/buildinfo"
 	"faena.dev/faena/internal/client"
+	"faena.dev/faena/internal/faena"
 )
 
 // terminal is where a command reads and writes.
@@ -142,9 +143,23 @@ func (silent) Error() string { return "failed" }
 func exactly(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != n {
-			return usage{fmt.Errorf("%s takes %d arguments, %d are given", cmd.CommandPath(), n, len(args))}
+			return usage{errors.New(wrongCount(cmd, n, len(args)))}
 		}
 		return nil
+	}
+}
+
+// wrongCount says which argument is missing, or what is taken where there are too many: those are not repeated, since a
+// password may be among them.
+func wrongCount(cmd *cobra.Command, most, given int) string {
+	words := strings.Fields(cmd.Use)[1:] // what stands after the command's name in its line of usage
+	switch line := strings.Join(words, " "); {
+	case given < most:
+		return fmt.Sprintf("%s is missing: %s %s", words[given], cmd.CommandPath(), line)
+	case most == 0:
+		return cmd.CommandPath() + " takes no arguments"
+	default:
+		return fmt.Sprintf("%s takes %s and nothing more, %d arguments are given", cmd.CommandPath(), line, given)
 	}
 }
 
@@ -152,7 +167,7 @@ func exactly(n int) cobra.PositionalArgs {
 func atMost(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > n {
-			return usage{fmt.Errorf("%s takes at most %d arguments, %d are given", cmd.CommandPath(), n, len(args))}
+			return usage{errors.New(wrongCount(cmd, n, len(args)))}
 		}
 		return nil
 	}
@@ -170,6 +185,10 @@ func codeOf(ctx context.Context, err error) int {
 	var wrong usage
 	if errors.As(err, &wrong) {
 		return exitUsage
+	}
+	var no refused
+	if errors.As(err, &no) {
+		return exitInvalid
 	}
 	var none noLogin
 	if errors.As(err, &none) {
@@ -211,10 +230,7 @@ func codeOf(ctx context.Context, err error) int {
 func describe(err error) string {
 	p, ok := errors.AsType[*client.Failure](err)
 	if !ok {
-		if errors.Is(err, client.ErrAway) && !errors.Is(err, client.ErrBroken) {
-			return err.Error() + "\nIs it running (faena up), and is the address right?"
-		}
-		return err.Error()
+		return describeOwn(err)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (%s)", or(p.Detail, p.Title), p.Reason)
@@ -233,6 +249,18 @@ func describe(err error) string {
 		fmt.Fprintf(&b, "\nRequest %s, component %s", p.RequestID, p.Component)
 	}
 	return b.String()
+}
+
+// describeOwn describes what has not come as an answer of the API.
+func describeOwn(err error) string {
+	text := err.Error()
+	if errors.Is(err, client.ErrAway) && !errors.Is(err, client.ErrBroken) {
+		return text + "\nIs it running (faena up), and is the address right?"
+	}
+	if own, ok := errors.AsType[*faena.Error](err); ok && own.Message != "" && own.Err != nil { // a sentence and its cause: not "away.: refused"
+		text = strings.Replace(text, own.Error(), strings.TrimSuffix(own.Message, ".")+": "+own.Err.Error(), 1)
+	}
+	return text
 }
 
 func indent(text string) string {
