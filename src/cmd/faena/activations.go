@@ -97,16 +97,23 @@ func recordRows(r client.Activation) [][]string {
 }
 
 func (a *app) resultCommand() *cobra.Command {
-	return &cobra.Command{
+	wait := false
+	cmd := &cobra.Command{
 		Use: "result ACTIVATION", Short: "Write an activation's result, byte by byte", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _, err := a.client()
 			if err != nil {
 				return err
 			}
-			return a.result(cmd.Context(), c, args[0])
+			err = a.result(cmd.Context(), c, args[0])
+			if f, ok := errors.AsType[*client.Failure](err); ok && f.Reason == "not_ended" && wait {
+				return a.waitResult(cmd.Context(), c, args[0])
+			}
+			return err
 		},
 	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the activation has ended")
+	return cmd
 }
 
 func (a *app) logsCommand() *cobra.Command {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ func testActivations(a *account, s *site) {
 	a.deploy("noisy", s.image, mode("err", "5000")...)
 	a.deploy("ticks", s.image, mode("tick", "10", "100")...)
 	a.deploy("stays", s.image, mode("stubborn")...)
+	a.deploy("sleeps", s.image, mode("sleep", "1500")...)
 	good, bad := a.async("said", "hello"), a.async("sorry", "x")
 	a.reaches(good, ended)
 	a.reaches(bad, ended)
@@ -44,6 +46,7 @@ func testActivations(a *account, s *site) {
 			t.Errorf("of a failed one: %+v", got)
 		}
 	})
+	a.t.Run("result --wait", func(t *testing.T) { testWait(a.of(t), good, bad) })
 	a.t.Run("logs", func(t *testing.T) {
 		a := a.of(t)
 		id := a.async("noisy", "")
@@ -67,6 +70,48 @@ func testActivations(a *account, s *site) {
 			}
 		}
 	})
+}
+
+// result --wait gives what invoke would have given.
+func testWait(a *account, good, bad string) {
+	if got := a.run(nil, "result", a.async("sleeps", ""), "--wait"); got != (answer{exitOK, "slept", ""}) {
+		a.t.Errorf("of one that runs: %+v", got)
+	}
+	if got := a.run(nil, "result", good, "--wait"); got != (answer{exitOK, "hello", ""}) {
+		a.t.Errorf("of one that has ended: %+v", got)
+	}
+	if got := a.run(nil, "result", bad, "--wait"); got.code != exitFunctionFailed || got.out != "out" || !strings.Contains(got.err, "exit_nonzero") {
+		a.t.Errorf("of one that has failed: %+v", got)
+	}
+	id := a.async("stays", "")
+	if got := a.run(nil, "result", id); got.code != exitInvalid || got.out != "" || !strings.Contains(got.err, "not_ended") {
+		a.t.Errorf("without --wait: %+v", got)
+	}
+	var said, shown text
+	waits := a.command(a.t.Context(), "faena", "result", id, "--wait")
+	waits.Stderr = &said
+	if err := waits.Start(); err != nil {
+		a.t.Fatal(err)
+	}
+	master, slave := terminalPair(a.t)
+	impatient := a.command(a.t.Context(), "faena", "result", id, "--wait")
+	impatient.Stderr = slave
+	if err := impatient.Start(); err != nil {
+		a.t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(&shown, master) }() // ends with the terminal
+	faenatest.Eventually(a.t, 20*time.Second, "it shows that it waits", func() bool { return strings.Contains(shown.String(), "Waiting for "+id) })
+	send(a.t, impatient, os.Interrupt)
+	_ = impatient.Wait() // the exit codes are looked at
+	if code := impatient.ProcessState.ExitCode(); code != exitInterrupted {
+		a.t.Errorf("after Ctrl-C it ends with %d", code)
+	}
+	faenatest.Eventually(a.t, 5*time.Second, "it says what happens now", func() bool { return strings.Contains(shown.String(), "the activation goes on") })
+	a.faena("cancel", id)
+	_ = waits.Wait()
+	if code := waits.ProcessState.ExitCode(); code != exitFunctionFailed || !strings.Contains(said.String(), "cancelled") {
+		a.t.Errorf("of one that is cancelled meanwhile it ends with %d: %s", code, said.String())
+	}
 }
 
 // pattern is what the fixture program writes where it writes n bytes.

@@ -168,7 +168,14 @@ func (a *app) copyOut(res *http.Response) error {
 
 // waitResult waits until an activation has ended and writes its result, or the record with it.
 func (a *app) waitResult(ctx context.Context, c *client.Client, id string) error {
-	if _, err := c.FollowLogs(ctx, id, 0, func([]byte) error { return nil }); err != nil {
+	stop := a.spinner("Waiting for " + id)
+	_, err := c.FollowLogs(ctx, id, 0, func([]byte) error { return nil })
+	stop()
+	if ctx.Err() != nil {
+		a.say("Given up waiting; the activation goes on.")
+		return ctx.Err()
+	}
+	if err != nil {
 		return err
 	}
 	if a.json() {
