@@ -47,6 +47,17 @@ type site struct {
 	private string // a registry that asks for puller's password
 }
 
+// Scripts find in the help what an exit code means.
+func TestHelp_ExitCodes(t *testing.T) {
+	help := newAccount(t).faena("--help")
+	for _, want := range []string{"    0  ok ", "    1  failed ", "    2  usage ", "    3  function failed ", "    4  not found ", "    5  unauthenticated ",
+		"    6  limit ", "    7  unavailable ", "    8  invalid ", "    9  unknown ", "  130  interrupted "} {
+		if !strings.Contains(help, "\n"+want) {
+			t.Errorf("it has no %q:\n%s", want, help)
+		}
+	}
+}
+
 // A command whose help offers JSON has some to write.
 func TestOutputFlag(t *testing.T) {
 	root := (&app{terminal: &terminal{}}).root()

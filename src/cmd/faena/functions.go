@@ -2,6 +2,7 @@ package main
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -42,7 +43,12 @@ func (a *app) functionsCommand() *cobra.Command {
 }
 
 func (a *app) revisions(cmd *cobra.Command, c *client.Client, name string) error {
-	f, err := client.Read[client.Function](c.GetFunction(cmd.Context(), name, &client.GetFunctionParams{}))
+	res, err := client.Stream(c.GetFunction(cmd.Context(), name, &client.GetFunctionParams{}))
+	if err != nil {
+		return err
+	}
+	etag := res.Header.Get("ETag")
+	f, err := client.Read[client.Function](res, nil)
 	if err != nil {
 		return err
 	}
@@ -52,14 +58,15 @@ func (a *app) revisions(cmd *cobra.Command, c *client.Client, name string) error
 		return err
 	}
 	return a.show(page.Items, func() [][]string {
-		rows := [][]string{{"REVISION", "SERVES", "IMAGE", "DIGEST", "INPUT", "MEMORY", "TIMEOUT", "ISOLATION", "MADE"}}
+		rows := [][]string{{"REVISION", "SERVES", "IMAGE", "DIGEST", "INPUT", "MEMORY", "TIMEOUT", "ISOLATION", "MADE", "ETAG"}}
 		for _, r := range page.Items {
-			serves := ""
+			serves, tag := "", ""
 			if r.Revision == f.Current {
-				serves = "yes"
+				serves, tag = "yes", etag // the function's, not the revision's: it changes with what serves
 			}
-			rows = append(rows, []string{strconv.Itoa(r.Revision), serves, r.Spec.Image, r.Digest, string(r.Spec.Input), mebibytes(r.Spec.MemoryBytes),
-				micros(r.Spec.TimeoutMs * 1000), string(r.Spec.Isolation), ago(r.CreatedAt)})
+			image := strings.TrimSuffix(r.Spec.Image, "@"+r.Digest) // which stands in the next column
+			rows = append(rows, []string{strconv.Itoa(r.Revision), serves, image, r.Digest, string(r.Spec.Input), mebibytes(r.Spec.MemoryBytes),
+				micros(r.Spec.TimeoutMs * 1000), string(r.Spec.Isolation), ago(r.CreatedAt), tag})
 		}
 		return rows
 	})

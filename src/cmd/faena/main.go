@@ -9,20 +9,38 @@ import (
 	"syscall"
 )
 
-// Exit codes.
+// Exit codes; exitCodes says what they mean.
 const (
 	exitOK              = 0
-	exitFailed          = 1   // anything without a code of its own
-	exitUsage           = 2   // the command line, or a setting of `faena up`, is wrong
-	exitFunctionFailed  = 3   // the activation ended, without success
-	exitNotFound        = 4   // no such function, activation or user
-	exitUnauthenticated = 5   // credentials are missing, wrong, or not enough
-	exitLimit           = 6   // at the user's limit
-	exitUnavailable     = 7   // the appliance, or a part of it, does not answer
-	exitInvalid         = 8   // refused: it breaks a rule
-	exitUnknown         = 9   // the activation may have been accepted, or not
-	exitInterrupted     = 130 // Ctrl-C
+	exitFailed          = 1
+	exitUsage           = 2
+	exitFunctionFailed  = 3
+	exitNotFound        = 4
+	exitUnauthenticated = 5
+	exitLimit           = 6
+	exitUnavailable     = 7
+	exitInvalid         = 8
+	exitUnknown         = 9
+	exitInterrupted     = 130
 )
+
+// exitCodes are listed by faena --help, for scripts.
+var exitCodes = []struct {
+	code          int
+	name, meaning string
+}{
+	{exitOK, "ok", "done; of invoke: the function succeeded"},
+	{exitFailed, "failed", "anything without a code of its own"},
+	{exitUsage, "usage", "the command line, or a setting of faena up, is wrong"},
+	{exitFunctionFailed, "function failed", "the activation ended, without success"},
+	{exitNotFound, "not found", "no such function, activation or user"},
+	{exitUnauthenticated, "unauthenticated", "credentials are missing, wrong, or not enough"},
+	{exitLimit, "limit", "at the user's limit"},
+	{exitUnavailable, "unavailable", "the appliance, or a part of it, does not answer"},
+	{exitInvalid, "invalid", "refused: it breaks a rule"},
+	{exitUnknown, "unknown", "the activation may have been accepted, or not"},
+	{exitInterrupted, "interrupted", "Ctrl-C"},
+}
 
 func main() {
 	signalled, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

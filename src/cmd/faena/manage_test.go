@@ -37,6 +37,17 @@ func testFunctions(a *account, s *site) {
 	if len(table) != 4 || !strings.HasPrefix(table[2], "1         yes ") || !strings.HasPrefix(table[1], "2             ") {
 		a.t.Errorf("the table of revisions is\n%s", strings.Join(table, "\n"))
 	}
+	if strings.Count(table[2], "sha256:") != 1 || !strings.Contains(table[2], " "+s.registry+"/admin/version ") {
+		a.t.Errorf("the image and its digest are not told once: %s", table[2])
+	}
+	words := strings.Fields(table[2])
+	etag := words[len(words)-1]
+	if strings.Contains(table[1], `"`) {
+		a.t.Errorf("a revision that does not serve has an ETag: %s", table[1])
+	}
+	if got := a.run(nil, "rollback", "version", "--revision", "1", "--if-match", etag); got.code != exitOK {
+		a.t.Errorf("rollback with the ETag %s of the table: %+v", etag, got)
+	}
 	if got := a.run(nil, "rollback", "version", "--revision", "2"); got.code != exitOK {
 		a.t.Errorf("rollback to 2: %+v", got)
 	}

@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string, t *terminal, environ []string) int 
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
-		Use: "faena", Short: "Run container images as functions", Version: buildinfo.Read().Text("faena"),
+		Use: "faena", Short: "Run container images as functions", Long: longHelp(), Version: buildinfo.Read().Text("faena"),
 		SilenceErrors: true, SilenceUsage: true,
 	}
 	onlyCommands(root)
@@ -97,6 +97,15 @@ func (a *app) root() *cobra.Command {
 		onlyCommands(completion)
 	}
 	return root
+}
+
+func longHelp() string {
+	var b strings.Builder
+	b.WriteString("Run container images as functions. Data goes to standard output, everything said to a person to standard error.\n\nExit codes:\n")
+	for _, e := range exitCodes {
+		fmt.Fprintf(&b, "  %3d  %-15s  %s\n", e.code, e.name, e.meaning)
+	}
+	return b.String()
 }
 
 // onlyCommands makes a command that has others, and does nothing itself, refuse what is none of them: the library would
