@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -239,6 +240,9 @@ func (a *app) push(ctx context.Context, p profile, image, name string) (ref stri
 	to := p.Registry + "/" + strings.ToLower(p.Username) + "/" + name + ":latest"
 	progress := a.progress("Pushing to " + p.Registry)
 	ref, err = registry.Push(ctx, stream, to, &faena.Credentials{Username: p.Username, Password: p.Password}, progress)
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" { // the registry is a part of the appliance
+		err = fmt.Errorf("%w: %w", client.ErrAway, err)
+	}
 	if err != nil {
 		return "", nil, err
 	}

@@ -248,7 +248,10 @@ func canLogIn(a *account, u *appliance) {
 	if got := a.run(password, strings.Fields(command)...); got.code != exitOK {
 		a.t.Errorf("faena %s: %+v", command, got)
 	}
-	if got := a.run(nil, "doctor", "--profile", "here"); got.code != exitOK {
-		a.t.Errorf("the login that it led to: %+v", got)
-	}
+	faenatest.EventuallyNil(a.t, 20*time.Second, "the login that it led to is good, and so is the appliance", func() error { // its worker may still start
+		if got := a.run(nil, "doctor", "--profile", "here"); got.code != exitOK {
+			return fmt.Errorf("the doctor says %+v", got)
+		}
+		return nil
+	})
 }

@@ -44,7 +44,8 @@ func TestUp_Killed(t *testing.T) {
 		"the activation may have been accepted and may run. See `faena activations` before trying again.") || strings.Contains(got.err, "faena up") {
 		t.Errorf("who waits: %+v", got)
 	}
-	for _, args := range [][]string{{"get", done}, {"invoke", "echo", "x"}, {"functions"}, {"deploy", "f", "--image", "example.org/f"}} {
+	for _, args := range [][]string{{"get", done}, {"invoke", "echo", "x"}, {"functions"}, {"deploy", "f", "--image", "example.org/f"},
+		{"deploy", "f", "--from-engine", image}} {
 		if got := a.run(nil, args...); got.code != exitUnavailable || got.out != "" || !strings.Contains(got.err, "Is it running (faena up), and is the address right?") {
 			t.Errorf("without an appliance %s: %+v", args[0], got)
 		}
