@@ -38,6 +38,7 @@ type initProcess struct {
 	home    string
 	self    fingerprint // of init as it was before anything ran
 	ipc     ipcTables
+	places  []place
 
 	in   []byte // what was read of the socket and is not used yet
 	buf  []byte // for reading the socket
@@ -64,6 +65,9 @@ func prepare() (*initProcess, error) {
 		return nil, err
 	}
 	i.ipc = openIPC()
+	if i.places, err = findPlaces(); err != nil {
+		return nil, err
+	}
 	i.home = homeOf(os.Getuid())
 	// A function of the same user can neither trace init nor take its descriptors.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {

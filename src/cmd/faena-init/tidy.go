@@ -7,48 +7,111 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// places is where a function can leave files in a container whose root is read-only.
-var places = []string{"/tmp", "/dev/shm", "/dev/mqueue"}
+// place is a directory in which a function can leave files, although the root is read-only.
+type place struct {
+	dir  string
+	keep map[string]bool // names that were there before anything ran; nil where there were none
+}
+
+// findPlaces lists what is mounted in memory to be written to: /tmp, /dev/shm, the image's volumes, /dev/mqueue, and
+// /dev, which belongs to root and is not empty.
+func findPlaces() ([]place, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	var places []place
+	for line := range strings.Lines(string(mounts)) {
+		before, after, ok := strings.Cut(line, " - ")
+		f, kind := strings.Fields(before), strings.Fields(after)
+		if !ok || len(f) < 6 || len(kind) < 1 || kind[0] != "tmpfs" && kind[0] != "mqueue" || !strings.HasPrefix(f[5], "rw") {
+			continue
+		}
+		dir := unescape(f[4])
+		if strings.HasPrefix(dir, "/proc/") || strings.HasPrefix(dir, "/sys/") { // laid over what is hidden
+			continue
+		}
+		names, err := list(dir)
+		if errors.Is(err, unix.ENOTDIR) { // a file of the engine's, such as /etc/hosts
+			continue
+		}
+		p := place{dir: dir}
+		if len(names) > 0 {
+			p.keep = make(map[string]bool, len(names))
+			for _, name := range names {
+				p.keep[name] = true
+			}
+		}
+		places = append(places, p)
+	}
+	return places, nil
+}
+
+// unescape reads a path as the kernel writes it: white space and backslashes are octal.
+func unescape(path string) string {
+	var b strings.Builder
+	for len(path) > 0 {
+		if path[0] == '\\' && len(path) > 3 {
+			if n, err := strconv.ParseUint(path[1:4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				path = path[4:]
+				continue
+			}
+		}
+		b.WriteByte(path[0])
+		path = path[1:]
+	}
+	return b.String()
+}
 
 // tidy removes what a function has left for the next one. An error means that this cannot be done: init ends, and its
 // container with it.
 func (i *initProcess) tidy() error {
-	for _, dir := range places {
-		if err := empty(dir); err != nil {
+	for _, p := range i.places {
+		if err := p.empty(); err != nil {
 			return err
 		}
 	}
 	return i.ipc.remove()
 }
 
-// empty removes everything below a directory. Where it is empty already that costs three system calls.
-func empty(dir string) error {
-	f, err := os.Open(dir)
+// empty removes everything that was not there before. Where there is nothing that costs three system calls.
+func (p place) empty() error {
+	names, err := list(p.dir)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
-			return nil // the image has none, or one that the function cannot read either
+			return nil // one that the function cannot read either
 		}
-		return fmt.Errorf("look into %s: %w", dir, err)
-	}
-	names, err := f.Readdirnames(-1)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("look into %s: %w", dir, err)
+		return fmt.Errorf("look into %s: %w", p.dir, err)
 	}
 	for _, name := range names {
-		path := filepath.Join(dir, name)
+		if p.keep[name] {
+			continue
+		}
+		path := filepath.Join(p.dir, name)
 		if os.RemoveAll(path) == nil {
 			continue
 		}
 		openDirectories(path)
 		if err := os.RemoveAll(path); err != nil {
-			return fmt.Errorf("empty %s: %w", dir, err)
+			return fmt.Errorf("empty %s: %w", p.dir, err)
 		}
 	}
 	return nil
+}
+
+func list(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	names, err := f.Readdirnames(-1)
+	return names, errors.Join(err, f.Close())
 }
 
 // openDirectories gives a tree's directories modes with which they can be emptied. Links are not followed.

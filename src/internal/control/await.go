@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,9 @@ const rereadEvery = 15 * time.Second
 // noWorkerGrace is how long a group must be without a worker before a synchronous call is given up: a worker that
 // restarts is back by then.
 const noWorkerGrace = 3 * time.Second
+
+// notReadyGrace is how long the workers of a group may all be unable to take anything before it is given up too.
+const notReadyGrace = 30 * time.Second
 
 // waiters are the synchronous calls of this instance by activation id.
 type waiters struct {
@@ -159,7 +163,10 @@ func (c *Control) await(ctx context.Context, w *waiter, r *faena.Record) (*faena
 // giveUp settles a queued activation for which no worker is there, and frees its slot. Where the queue does not answer,
 // the next look at the workers tries again.
 func (c *Control) giveUp(ctx context.Context, r *faena.Record) {
-	_, err := c.endQueued(ctx, r, faena.ReasonNoWorker, "No worker of group "+r.Group+" is there to run it. Start one, or try again later.")
+	c.gauge.mu.Lock()
+	_, why := c.gauge.hasWorker(r.Group)
+	c.gauge.mu.Unlock()
+	_, err := c.endQueued(ctx, r, faena.ReasonNoWorker, "There is no worker to run it: "+strings.TrimSuffix(why, ".")+". Try again later.")
 	if err != nil && ctx.Err() == nil {
 		c.logOf(r).Warn("an activation for which there is no worker could not be ended yet", "error", err)
 	}

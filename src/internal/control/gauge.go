@@ -26,8 +26,8 @@ type gauge struct {
 	tally    *tally
 
 	mu      sync.Mutex
-	full    map[string]string    // group → which store is over softLimit
-	present map[string]time.Time // group → when a worker was last seen
+	full    map[string]string   // group → which store is over softLimit
+	seen    map[string]sighting // of workers, by group
 	watches map[*absence]struct{}
 	started time.Time
 	err     atomic.Pointer[string] // the last look's failure, for readiness
@@ -35,7 +35,14 @@ type gauge struct {
 
 func newGauge(bus Bus, groups []string, observer Observer, t *tally) *gauge {
 	return &gauge{bus: bus, groups: groups, observer: observer, tally: t, full: make(map[string]string),
-		present: make(map[string]time.Time), watches: make(map[*absence]struct{}), started: time.Now()}
+		seen: make(map[string]sighting), watches: make(map[*absence]struct{}), started: time.Now()}
+}
+
+// sighting is when a group's workers were seen last.
+type sighting struct {
+	any   time.Time // whatever it said of itself
+	ready time.Time // one that takes activations
+	why   string    // what one that is not ready says; "" where one is
 }
 
 // run looks once a second until ctx ends. A look that fails leaves the last known values.
@@ -78,11 +85,19 @@ func (g *gauge) look(ctx context.Context) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	now := time.Now()
 	for _, w := range workers {
-		g.present[w.Group] = time.Now()
+		s := g.seen[w.Group]
+		switch s.any = now; {
+		case w.NotReady == "":
+			s.ready, s.why = now, ""
+		case s.ready != now:
+			s.why = w.NotReady
+		}
+		g.seen[w.Group] = s
 	}
 	for a := range g.watches {
-		if !g.hasWorker(a.group) {
+		if has, _ := g.hasWorker(a.group); !has {
 			select {
 			case a.C <- struct{}{}:
 			default:
@@ -92,13 +107,23 @@ func (g *gauge) look(ctx context.Context) error {
 	return nil
 }
 
-// hasWorker reports whether the group had a worker lately. The caller holds mu.
-func (g *gauge) hasWorker(group string) bool {
-	seen := g.present[group]
-	if seen.IsZero() {
-		seen = g.started
+// hasWorker reports whether the group had a worker lately, and one that was ready not long ago: an engine that restarts
+// is back by then. why says what is amiss, also before it counts. The caller holds mu.
+func (g *gauge) hasWorker(group string) (has bool, why string) {
+	s := g.seen[group]
+	if s.any.IsZero() {
+		s.any = g.started
 	}
-	return time.Since(seen) < noWorkerGrace
+	if s.ready.IsZero() {
+		s.ready = g.started
+	}
+	if time.Since(s.any) >= noWorkerGrace {
+		return false, "none in group " + group
+	}
+	if s.why != "" {
+		why = "none of group " + group + " is ready: " + s.why
+	}
+	return time.Since(s.ready) < notReadyGrace, why
 }
 
 // admits returns the error for new work in a group whose stores are nearly full.

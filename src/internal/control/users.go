@@ -203,8 +203,8 @@ func (c *Control) Ready(ctx context.Context) (missing []string, ready bool) {
 	c.gauge.mu.Lock()
 	defer c.gauge.mu.Unlock()
 	for _, group := range c.o.Groups {
-		if !c.gauge.hasWorker(group) {
-			missing = append(missing, "workers: none in group "+group)
+		if _, why := c.gauge.hasWorker(group); why != "" {
+			missing = append(missing, "workers: "+why)
 		}
 		if what := c.gauge.full[group]; what != "" {
 			missing = append(missing, "storage: "+what)

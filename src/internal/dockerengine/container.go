@@ -150,7 +150,7 @@ func (c Container) network() string {
 // otherwise, on disk and without a bound, at /dev/shm too. Programs may be run from all but /dev/shm: unmodified
 // images unpack helpers to /tmp, and noexec would stop nobody who has an interpreter.
 func (c Container) tmpfs() map[string]string {
-	bound := fmt.Sprintf("rw,nosuid,nodev,mode=1777,size=%d,nr_inodes=%d", c.TmpfsBytes, max(minTmpfsInodes, c.TmpfsBytes/1024))
+	bound := fmt.Sprintf("rw,nosuid,nodev,mode=1777,size=%d,nr_inodes=%d%s", c.TmpfsBytes, max(minTmpfsInodes, c.TmpfsBytes/1024), ownerOf(c.User))
 	mounts := make(map[string]string, len(c.Volumes)+2)
 	for _, v := range c.Volumes {
 		if v = path.Clean(v); v != InitTarget && v != SocketTarget { // those two are bind mounts already
@@ -160,6 +160,19 @@ func (c Container) tmpfs() map[string]string {
 	mounts["/tmp"] = bound + ",exec"
 	mounts[shm] = bound + ",noexec"
 	return mounts
+}
+
+// ownerOf makes a tmpfs belong to the user that the processes run as. Before runc 1.2 one takes the mode of the directory
+// below it, whatever is asked for; its owner may write to it all the same. A user's name only the image could translate.
+func ownerOf(user string) string {
+	uid, gid, both := strings.Cut(user, ":")
+	if _, err := strconv.ParseUint(uid, 10, 32); err != nil {
+		return ""
+	}
+	if _, err := strconv.ParseUint(gid, 10, 32); !both || err != nil {
+		return ",uid=" + uid
+	}
+	return ",uid=" + uid + ",gid=" + gid
 }
 
 // shm is where the C library has its shared memory.

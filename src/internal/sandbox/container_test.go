@@ -73,7 +73,7 @@ func containerOf(ref, user, init, dir string) object {
 		"Image": ref, "User": user, "Entrypoint": []string{"/.faena/init"}, "Cmd": []string{}, "WorkingDir": "/",
 		"HostConfig": object{
 			"CapDrop": []string{"ALL"}, "SecurityOpt": []string{"no-new-privileges"}, "IpcMode": "private", "NetworkMode": "none",
-			"ReadonlyRootfs": true, "Tmpfs": object{"/tmp": tmpfs + "exec", "/dev/shm": tmpfs + "noexec"},
+			"ReadonlyRootfs": true, "Tmpfs": object{"/tmp": tmpfs + "exec", "/dev/shm": tmpfs + "noexec", "/my data": tmpfs + "exec"},
 			"Mounts":    []object{bind(init, "/.faena/init"), bind(dir, "/.faena/run")},
 			"LogConfig": object{"Type": "none"}, "Memory": 256 << 20, "MemorySwap": 256 << 20, "PidsLimit": 96,
 			"Ulimits": []object{{"Name": "nofile", "Soft": 1024, "Hard": 1024}, {"Name": "core", "Soft": 0, "Hard": 0}},

@@ -153,7 +153,12 @@ func testLeftovers(t *testing.T, b *box) {
 	for range 2 {
 		b.says("littered", "litter")
 		b.says("tmp 0 shm 0 ipc 0", "found")
+		b.says("written", "make", "/my data/x") // a volume
+		if got := string(b.fixture(nil, "make", "/dev/x").stdout); got != "written" && got != "Permission denied" {
+			t.Errorf("a file in /dev: %s", got)
+		}
 	}
+	b.says("File exists", "make", "/dev/null") // what belongs there stays
 }
 
 func testStreams(t *testing.T, b *box) {

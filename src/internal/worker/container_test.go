@@ -16,6 +16,7 @@ import (
 func TestWorker_Container(t *testing.T) {
 	t.Parallel()
 	s := start(t, 0)
+	closed := faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{Files: []faenatest.File{{Path: "/data/keep", Data: []byte("x")}}}))
 	h := s.run("container", func(o *wiring.WorkerOptions) { o.Pool.Capabilities = []string{"CHOWN", "SETUID"} })
 	rev := s.function("f", func(r *faena.Revision) {
 		r.Number, r.Config.User, r.Config.Volumes = 7, "65534:65534", []string{"/data"}
@@ -54,6 +55,11 @@ func TestWorker_Container(t *testing.T) {
 	if len(hc.CapAdd) != 1 || hc.CapAdd[0] != "CHOWN" && hc.CapAdd[0] != "CAP_CHOWN" || !slices.Equal(hc.CapDrop, []string{"ALL"}) {
 		t.Errorf("capabilities: %v but %v", hc.CapDrop, hc.CapAdd)
 	}
+	theirs := s.function("theirs", func(r *faena.Revision) { // which the image keeps from its user
+		r.Pull, r.Config.User, r.Config.Volumes = closed, "65534:65534", []string{"/data"}
+	}, "make")
+	s.says("written", theirs, "/data/x")
+	s.says("written", theirs, "/data/x")
 	if mounts := slices.Sorted(maps.Keys(hc.Tmpfs)); !slices.Equal(mounts, []string{"/data", "/dev/shm", "/tmp"}) {
 		t.Errorf("in memory are %v", hc.Tmpfs)
 	}

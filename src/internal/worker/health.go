@@ -19,8 +19,11 @@ type gate struct {
 	shut   context.CancelFunc // ends open
 }
 
+// starting is why a worker is not ready at first.
+const starting = "The worker is starting."
+
 func newGate() *gate {
-	return &gate{reason: "The worker is starting.", change: make(chan struct{}), shut: func() {}}
+	return &gate{reason: starting, change: make(chan struct{}), shut: func() {}}
 }
 
 // set opens the gate for an empty reason, for as long as ctx lasts, and closes it for any other. It reports whether
@@ -81,14 +84,15 @@ func (w *Worker) health(ctx, claiming context.Context) {
 }
 
 func (w *Worker) checkHealth(ctx, claiming context.Context) {
-	reason := w.unwell(ctx)
+	reason, before := w.unwell(ctx), w.gate.notReady()
 	if ctx.Err() != nil || !w.gate.set(claiming, reason) {
 		return
 	}
-	if reason == "" {
+	switch {
+	case reason == "":
 		w.log.Info("ready for activations")
-	} else {
-		w.log.Warn("not ready for activations", "reason", reason)
+	case before == "" || before == starting:
+		w.log.Warn("not ready for activations", "reason", reason) // once: how much room there is changes all the time
 	}
 	w.beat(ctx)
 }

@@ -22,21 +22,30 @@ const (
 //	FAENA_ACTIVATION_ID, FAENA_FUNCTION, FAENA_REVISION, FAENA_ATTEMPT
 //	FAENA_DEADLINE   when the timeout strikes, RFC 3339 with milliseconds, UTC
 //	TRACEPARENT      W3C Trace Context of the request, and FAENA_TRACE_ID, its trace id, where there is one
-//	HOSTNAME         the container's, as in docker run
+//	HOSTNAME         the container's, where neither image nor spec has another
 //
 // and HOME, which init adds as the engine sets it, where neither image nor spec do.
 func (w *Worker) startOf(a *activation, c *container, deadline time.Time) sandbox.Start {
 	base := a.rev.Env()
 	env := make([]string, 0, len(base)+8)
-	env = append(env, base...)
+	tp, host := a.record.Traceparent, false
+	for _, kv := range base { // a name that came twice would have the first value in some programs, the last in others
+		if strings.HasPrefix(kv, "FAENA_") || tp != "" && strings.HasPrefix(kv, "TRACEPARENT=") {
+			continue
+		}
+		host = host || strings.HasPrefix(kv, "HOSTNAME=")
+		env = append(env, kv)
+	}
+	if !host {
+		env = append(env, "HOSTNAME="+c.id[:min(12, len(c.id))])
+	}
 	env = append(env,
 		"FAENA_ACTIVATION_ID="+a.id,
 		"FAENA_FUNCTION="+a.rev.Function,
 		"FAENA_REVISION="+strconv.Itoa(a.rev.Number),
 		"FAENA_ATTEMPT="+strconv.Itoa(a.attempt),
-		"FAENA_DEADLINE="+deadline.UTC().Format("2006-01-02T15:04:05.000Z07:00"),
-		"HOSTNAME="+c.id[:min(12, len(c.id))])
-	if tp := a.record.Traceparent; tp != "" {
+		"FAENA_DEADLINE="+deadline.UTC().Format("2006-01-02T15:04:05.000Z07:00"))
+	if tp != "" {
 		env = append(env, "TRACEPARENT="+tp)
 		if parts := strings.Split(tp, "-"); len(parts) >= 4 {
 			env = append(env, "FAENA_TRACE_ID="+parts[1])

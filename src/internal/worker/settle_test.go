@@ -139,7 +139,7 @@ func TestWorker_Environment(t *testing.T) {
 	s.run("environment")
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	rev := s.function("f", func(r *faena.Revision) {
-		r.Config.Env = []string{"PATH=/bin", "A=image", "B=image"}
+		r.Config.Env = []string{"PATH=/bin", "A=image", "B=image", "FAENA_REVISION=image", "TRACEPARENT=image", "HOSTNAME=image"}
 		r.Spec.Env, r.Spec.TimeoutMS, r.Number = map[string]string{"B": "spec", "C": "x=\ny"}, 60_000, 7
 	}, "env")
 	before := time.Now()
@@ -147,7 +147,7 @@ func TestWorker_Environment(t *testing.T) {
 	text := string(r.Result.Inline)
 	for _, want := range []string{"PATH=/bin\n", "A=image\n", "B=spec\n", "C=x=\ny\n", "HOME=/\n", "FAENA_ACTIVATION_ID=" + r.ID + "\n",
 		"FAENA_FUNCTION=f\n", "FAENA_REVISION=7\n", "FAENA_ATTEMPT=1\n", "TRACEPARENT=" + trace + "\n",
-		"FAENA_TRACE_ID=0af7651916cd43dd8448eb211c80319c\n", "HOSTNAME="} {
+		"FAENA_TRACE_ID=0af7651916cd43dd8448eb211c80319c\n", "HOSTNAME=image\n"} {
 		if strings.Count("\n"+text, "\n"+want) != 1 {
 			t.Errorf("there is no %q in\n%s", want, text)
 		}

@@ -22,6 +22,7 @@
 //	limit               lowers a limit of process 1
 //	deaf                closes standard input without reading it, writes "deaf"
 //	write PATH          writes a file, or says why it cannot
+//	make PATH           likewise, a file that is not there yet
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -147,8 +148,8 @@ int main(int argc, char **argv) {
 		struct rlimit r = {10, 10};
 		dprintf(1, "%d", prlimit(1, RLIMIT_NOFILE, &r, NULL));
 	} else if (IS("deaf")) { close(0); say(1, "deaf"); }
-	else if (IS("write")) {
-		int fd = open(argv[2], O_CREAT | O_WRONLY, 0600);
+	else if (IS("write") || IS("make")) {
+		int fd = open(argv[2], O_CREAT | O_WRONLY | (IS("make") ? O_EXCL : 0), 0600);
 		say(1, fd < 0 ? strerror(errno) : "written");
 	} else { dprintf(2, "unknown mode %s\n", mode); return 64; }
 	return 0;
