@@ -266,3 +266,29 @@ func TestTransient(t *testing.T) {
 		}
 	}
 }
+
+// Workers that are there but take nothing are told at once, and count as none after a while.
+func TestGauge_HasWorker(t *testing.T) {
+	now := time.Now()
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	for name, c := range map[string]struct {
+		seen sighting
+		age  time.Duration // of the instance
+		has  bool
+		why  string
+	}{
+		"ready":               {sighting{any: now, ready: now}, time.Hour, true, ""},
+		"not ready now":       {sighting{any: now, ready: ago(notReadyGrace - time.Second), why: "No disk."}, time.Hour, true, "No disk."},
+		"not ready for long":  {sighting{any: now, ready: ago(notReadyGrace), why: "No disk."}, time.Hour, false, "No disk."},
+		"gone":                {sighting{any: ago(noWorkerGrace), ready: ago(noWorkerGrace), why: "No disk."}, time.Hour, false, "none in group g"},
+		"never seen, just up": {sighting{}, time.Second, true, ""},
+		"never seen":          {sighting{}, noWorkerGrace, false, "none in group g"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := &gauge{seen: map[string]sighting{"g": c.seen}, started: ago(c.age)}
+			if has, why := g.hasWorker("g"); has != c.has || !strings.Contains(why, c.why) || c.why == "" && why != "" {
+				t.Errorf("it has one is %v, because %q", has, why)
+			}
+		})
+	}
+}
