@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
