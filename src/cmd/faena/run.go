@@ -14,7 +14,6 @@ import (
 
 	"faena.dev/faena/internal/buildinfo"
 	"faena.dev/faena/internal/client"
-	"faena.dev/faena/internal/faena"
 )
 
 // terminal is where a command reads and writes.
@@ -265,9 +264,6 @@ func describeOwn(err error) string {
 	text := err.Error()
 	if errors.Is(err, client.ErrAway) && !errors.Is(err, client.ErrBroken) {
 		return text + "\nIs it running (faena up), and is the address right?"
-	}
-	if own, ok := errors.AsType[*faena.Error](err); ok && own.Message != "" && own.Err != nil { // a sentence and its cause: not "away.: refused"
-		text = strings.Replace(text, own.Error(), strings.TrimSuffix(own.Message, ".")+": "+own.Err.Error(), 1)
 	}
 	return text
 }
