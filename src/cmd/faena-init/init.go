@@ -87,7 +87,7 @@ func discardSignals() {
 	c := make(chan os.Signal, 16)
 	signal.Notify(c)
 	signal.Reset(unix.SIGCHLD) // which tells nothing that the pidfd does not, and would wake the runtime for each process
-	go func() { // as long as the process
+	go func() {                // as long as the process
 		for range c { //nolint:revive // drained
 		}
 	}()
