@@ -148,9 +148,6 @@ func (i *initProcess) serve() error {
 		if err := i.runOne(&start, hasStdin); err != nil {
 			return err
 		}
-		if err := i.tidy(); err != nil {
-			return err
-		}
 	}
 }
 

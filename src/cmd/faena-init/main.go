@@ -28,9 +28,7 @@ func run() int {
 	}
 	if err := i.serve(); err != nil {
 		fmt.Fprintln(os.Stderr, "faena-init:", err)
-		killAll()
-		return exitBroke
+		return exitBroke // and with it the kernel kills whatever is left, whoever it runs as
 	}
-	killAll()
 	return exitGone
 }

@@ -23,6 +23,9 @@ const (
 	gather = 300 * time.Microsecond
 	// reapEvery is how often children that others left to init are reaped while a process runs.
 	reapEvery = time.Second
+	// killWithin is how long what was killed may take to be gone, looked at every killPause.
+	killWithin = time.Second
+	killPause  = 100 * time.Microsecond
 	// oomFunction makes the kernel choose the function, not init, when memory is short.
 	oomFunction = "500"
 	oomInit     = "0"
@@ -57,16 +60,24 @@ func (i *initProcess) runOne(start *sandbox.Start, hasStdin bool) error {
 		} else {
 			exit.Code = p.status.ExitStatus()
 		}
-		exit.Leftover = killAll()
+		var left error
+		if exit.Leftover, left = killAll(); left == nil {
+			left = i.tidy()
+		}
 		if err := p.drain(); err != nil {
 			return err
 		}
-		exit.Tampered = i.self.changed()
+		if exit.Tampered = i.self.changed(); exit.Tampered == "" && left != nil {
+			exit.Tampered = left.Error()
+		}
 	}
 	p.close()
 	i.out = sandbox.AppendExit(i.out, &exit)
 	if err := i.flush(); err != nil {
 		return err
+	}
+	if exit.Tampered != "" {
+		return errors.New(exit.Tampered) // nothing runs here any more
 	}
 	for p.wantInput { // what nobody reads any more
 		kind, _, err := i.frame(sandbox.MaxPiece)
@@ -260,18 +271,24 @@ func (p *process) wait(pipes bool, timeout time.Duration) error {
 	return p.feed()
 }
 
-// reap collects the process, whose end the pidfd has told.
+// reap collects the process, whose end the pidfd has told. It never waits for what a function can hold back: a process
+// that is traced is not its parent's to collect as long as the tracer lives.
 func (p *process) reap() error {
-	for {
-		pid, err := syscall.Wait4(p.pid, &p.status, 0, nil)
+	for deadline := time.Now().Add(killWithin); ; {
+		pid, err := syscall.Wait4(p.pid, &p.status, syscall.WNOHANG, nil)
 		switch {
 		case err == syscall.EINTR: //nolint:errorlint // a system call's own
+			continue
 		case err != nil:
 			return fmt.Errorf("wait for the process: %w", err)
 		case pid == p.pid:
 			p.ended = true
 			return nil
+		case time.Now().After(deadline):
+			return errors.New("the process has ended, but something holds it")
 		}
+		_ = unix.Kill(-1, unix.SIGKILL) // the tracer too
+		time.Sleep(killPause)
 	}
 }
 
@@ -384,17 +401,22 @@ func (i *initProcess) flush() error {
 	return nil
 }
 
-// killAll kills every other process of the container, collects them, and returns how many it had to kill.
-func killAll() (n int) {
+// killAll kills every other process of the container, collects them, and returns how many it had to kill. An error means
+// that one is left which cannot be killed: it runs as somebody else.
+func killAll() (n int, err error) {
 	// Each round may race with a fork: what was forked by one that was already dying is killed in the next.
-	for {
+	for deadline := time.Now().Add(killWithin); ; {
 		_ = unix.Kill(-1, unix.SIGKILL) // that there is nobody the next call says
 		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
 		switch {
 		case err == syscall.EINTR: //nolint:errorlint // a system call's own
-		case err != nil || pid <= 0:
-			return n
+		case err != nil:
+			return n, nil
+		case pid == 0 && time.Now().After(deadline):
+			return n, errors.New("a process that cannot be killed is left")
+		case pid == 0:
+			time.Sleep(killPause) // they are dying
 		case status.Signaled() && status.Signal() == syscall.SIGKILL:
 			n++
 		}

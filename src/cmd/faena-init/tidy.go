@@ -15,7 +15,22 @@ import (
 // place is a directory in which a function can leave files, although the root is read-only.
 type place struct {
 	dir  string
-	keep map[string]bool // names that were there before anything ran; nil where there were none
+	mode uint32              // as it was before anything ran, and must be again
+	keep map[string]identity // what was there; nil where there was nothing
+}
+
+// identity is what must not change of a file that belongs to the container.
+type identity struct {
+	inode, device uint64
+	mode          uint32
+}
+
+func identityOf(path string) (identity, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return identity{}, err
+	}
+	return identity{st.Ino, st.Rdev, st.Mode}, nil
 }
 
 // findPlaces lists what is mounted in memory to be written to: /tmp, /dev/shm, the image's volumes, /dev/mqueue, and
@@ -37,14 +52,20 @@ func findPlaces() ([]place, error) {
 			continue
 		}
 		names, err := list(dir)
-		if errors.Is(err, unix.ENOTDIR) { // a file of the engine's, such as /etc/hosts
+		if err != nil { // a file of the engine's, such as /etc/hosts, or one that the function cannot look into either
 			continue
 		}
-		p := place{dir: dir}
-		if len(names) > 0 {
-			p.keep = make(map[string]bool, len(names))
-			for _, name := range names {
-				p.keep[name] = true
+		self, err := identityOf(dir)
+		if err != nil {
+			return nil, fmt.Errorf("look at %s: %w", dir, err)
+		}
+		p := place{dir: dir, mode: self.mode}
+		for _, name := range names {
+			if p.keep == nil {
+				p.keep = make(map[string]identity, len(names))
+			}
+			if p.keep[name], err = identityOf(filepath.Join(dir, name)); err != nil {
+				return nil, fmt.Errorf("look at %s: %w", dir, err)
 			}
 		}
 		places = append(places, p)
@@ -69,8 +90,8 @@ func unescape(path string) string {
 	return b.String()
 }
 
-// tidy removes what a function has left for the next one. An error means that this cannot be done: init ends, and its
-// container with it.
+// tidy removes what a function has left for the next one. An error means that this cannot be done: the container is of
+// no use any more.
 func (i *initProcess) tidy() error {
 	for _, p := range i.places {
 		if err := p.empty(); err != nil {
@@ -80,17 +101,27 @@ func (i *initProcess) tidy() error {
 	return i.ipc.remove()
 }
 
-// empty removes everything that was not there before. Where there is nothing that costs three system calls.
+// empty removes everything that was not there before, and gives the directory back its mode. Where there is nothing that
+// costs four system calls.
 func (p place) empty() error {
+	self, err := identityOf(p.dir)
+	if err == nil && self.mode != p.mode {
+		err = unix.Chmod(p.dir, p.mode&0o7777)
+	}
+	if err != nil {
+		return fmt.Errorf("%s cannot be made what it was: %w", p.dir, err)
+	}
 	names, err := list(p.dir)
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
-			return nil // one that the function cannot read either
-		}
 		return fmt.Errorf("look into %s: %w", p.dir, err)
 	}
+	kept := 0
 	for _, name := range names {
-		if p.keep[name] {
+		if was, keep := p.keep[name]; keep {
+			if now, err := identityOf(filepath.Join(p.dir, name)); err != nil || now != was {
+				return fmt.Errorf("%s/%s is not what it was", p.dir, name)
+			}
+			kept++
 			continue
 		}
 		path := filepath.Join(p.dir, name)
@@ -101,6 +132,9 @@ func (p place) empty() error {
 		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("empty %s: %w", p.dir, err)
 		}
+	}
+	if kept < len(p.keep) {
+		return fmt.Errorf("something is missing in %s", p.dir)
 	}
 	return nil
 }

@@ -164,8 +164,11 @@ func (c *Control) await(ctx context.Context, w *waiter, r *faena.Record) (*faena
 // the next look at the workers tries again.
 func (c *Control) giveUp(ctx context.Context, r *faena.Record) {
 	c.gauge.mu.Lock()
-	_, why := c.gauge.hasWorker(r.Group)
+	has, why := c.gauge.hasWorker(r.Group)
 	c.gauge.mu.Unlock()
+	if has { // it is back
+		return
+	}
 	_, err := c.endQueued(ctx, r, faena.ReasonNoWorker, "There is no worker to run it: "+strings.TrimSuffix(why, ".")+". Try again later.")
 	if err != nil && ctx.Err() == nil {
 		c.logOf(r).Warn("an activation for which there is no worker could not be ended yet", "error", err)

@@ -43,6 +43,8 @@ type Control struct {
 	gauge *gauge
 	tally *tally
 
+	admins sync.Mutex // held by a change that could leave none
+
 	// Tests shorten these.
 	syncWait    time.Duration // faena.SyncWait
 	admitBudget time.Duration // faena.AdmitBudget

@@ -65,6 +65,7 @@ func (g *gauge) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*gaugeEvery)
 	defer cancel()
 	var live uint64
+	before := g.tally.sum()
 	for _, group := range g.groups {
 		fill, what, records, err := g.bus.Fill(ctx, group)
 		if err != nil {
@@ -78,7 +79,7 @@ func (g *gauge) look(ctx context.Context) error {
 		}
 		g.mu.Unlock()
 	}
-	g.observer.Drift(g.tally.drift(live))
+	g.observer.Drift(g.tally.drift(live, before))
 	workers, err := g.bus.Workers(ctx)
 	if err != nil {
 		return fmt.Errorf("look at the workers: %w", err)

@@ -17,17 +17,14 @@ func asError(err error) (*faena.Error, bool) { return errors.AsType[*faena.Error
 // bucket says (see reconcile). rev is 0 for one from the store.
 func (c *Control) find(ctx context.Context, user, id string) (r *faena.Record, rev uint64, err error) {
 	r, rev, err = c.findLive(ctx, user, id)
-	switch {
-	case err == nil && r.State.Terminal():
-		return r, rev, nil
-	case err != nil && !faena.IsKind(err, faena.KindNotFound):
+	if err != nil && !faena.IsKind(err, faena.KindNotFound) {
 		return nil, 0, err
 	}
 	stored, storeErr := c.o.Documents.Activation(ctx, user, id)
 	switch {
 	case storeErr == nil:
 		return &stored, 0, nil
-	case err == nil: // live, as far as anybody knows while the store is away
+	case err == nil: // live, or not recorded yet, as far as anybody knows while the store is away
 		return r, rev, nil
 	case !faena.IsKind(storeErr, faena.KindNotFound):
 		return nil, 0, storeErr

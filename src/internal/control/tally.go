@@ -20,11 +20,21 @@ type tally struct {
 
 func newTally() *tally { return &tally{touched: make(map[string]struct{})} }
 
-func (t *tally) drift(live uint64) int64 {
-	if t.based.CompareAndSwap(false, true) {
-		t.base.Store(int64(live) - t.created.Load() + t.removed.Load() + t.recorded.Load())
+// sum is what should be live beyond what was at the first look.
+func (t *tally) sum() int64 { return t.created.Load() - t.removed.Load() - t.recorded.Load() }
+
+// drift compares with what is live; before is the sum before that was asked for. The first look counts when nothing has
+// changed meanwhile.
+func (t *tally) drift(live uint64, before int64) int64 {
+	sum := t.sum()
+	if !t.based.Load() {
+		if sum != before {
+			return 0
+		}
+		t.base.Store(int64(live) - sum)
+		t.based.Store(true)
 	}
-	return t.base.Load() + t.created.Load() - t.removed.Load() - t.recorded.Load() - int64(live)
+	return t.base.Load() + sum - int64(live)
 }
 
 // rebase takes what is live at the next look for what should be: records were removed that this instance did not count.

@@ -25,6 +25,8 @@ func (c *Control) PutUser(ctx context.Context, u faena.User, password string) (c
 		return false, err
 	}
 	if old.Role == faena.RoleAdmin && u.Role != faena.RoleAdmin {
+		c.admins.Lock()
+		defer c.admins.Unlock()
 		if err := c.notLastAdmin(ctx, u.Name); err != nil {
 			return false, err
 		}
@@ -114,6 +116,8 @@ func (c *Control) DeleteUser(ctx context.Context, name string) error {
 		return err
 	}
 	if u.Role == faena.RoleAdmin {
+		c.admins.Lock()
+		defer c.admins.Unlock()
 		if err := c.notLastAdmin(ctx, name); err != nil {
 			return err
 		}

@@ -146,9 +146,9 @@ func (a *API) finish(w *response, r *http.Request, c *call) {
 	if a.o.Observer != nil {
 		a.o.Observer.Request(r.Method, c.route, w.status, took)
 	}
-	if level := levelOf(r, w.status); a.log.Enabled(r.Context(), level) {
-		a.report(r.Context(), level, "request", slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("route", c.route),
-			slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.String("user", c.user.Name), slog.String("from", r.RemoteAddr),
+	if level := levelOf(r, c.route, w.status); a.log.Enabled(r.Context(), level) {
+		a.report(r.Context(), level, "request", slog.String("method", r.Method), slog.String("path", bounded(r.URL.Path)), slog.String("route", c.route),
+			slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.String("user", who(r, c)), slog.String("from", r.RemoteAddr),
 			slog.Int64("took_us", took.Microseconds()))
 	}
 	if abort {
@@ -157,14 +157,27 @@ func (a *API) finish(w *response, r *http.Request, c *call) {
 }
 
 // levelOf is the level of a request's line: what an operator asks for afterwards, who failed to log in and who changed
-// functions or users, is told at the default level. Activations, and who only looks, are not.
-func levelOf(r *http.Request, status int) slog.Level {
+// functions or users, is told at the default level. Activations, and who only looks, are not; nor who says no name.
+func levelOf(r *http.Request, route string, status int) slog.Level {
 	changes := r.Method == http.MethodPut || r.Method == http.MethodPost || r.Method == http.MethodDelete
-	if status == http.StatusUnauthorized || changes && !strings.Contains(r.URL.Path, "/activations") {
+	_, _, named := r.BasicAuth()
+	if status == http.StatusUnauthorized && named || status != http.StatusUnauthorized && changes && !strings.Contains(route, "/activations") {
 		return slog.LevelInfo
 	}
 	return slog.LevelDebug
 }
+
+// who is the user of a request, or whoever it says it is from.
+func who(r *http.Request, c *call) string {
+	if c.user.Name != "" {
+		return c.user.Name
+	}
+	name, _, _ := r.BasicAuth()
+	return bounded(name)
+}
+
+// bounded is what a stranger can write into the log.
+func bounded(s string) string { return s[:min(len(s), 256)] }
 
 // joinLists makes one line of a header that is a list and came in several (RFC 9110, section 5.3).
 func joinLists(h http.Header) {

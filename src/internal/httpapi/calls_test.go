@@ -67,10 +67,12 @@ func TestCalls_WhatAnOperatorAsksFor(t *testing.T) {
 		with         []option
 		want         []string // nothing: no line at that level
 	}{
-		"a-change":  {http.MethodPut, "/v1/users/eve", []option{as("root"), body(`{"role":"user"}`)}, []string{"/v1/users/eve", `"user":"root"`, `"status":201`}},
-		"a-refusal": {http.MethodDelete, "/v1/users/bob", []option{as("ann")}, []string{"/v1/users/bob", `"user":"ann"`, `"status":403`}},
-		"a-failure": {http.MethodGet, "/v1/functions", []option{header("Authorization", "Basic eDp5")}, []string{`"status":401`, `"from":"127.0.0.1:`}},
-		"a-look":    {http.MethodGet, "/v1/functions", []option{as("ann")}, nil},
+		"a-change":   {http.MethodPut, "/v1/users/eve", []option{as("root"), body(`{"role":"user"}`)}, []string{"/v1/users/eve", `"user":"root"`, `"status":201`}},
+		"a-refusal":  {http.MethodDelete, "/v1/users/bob", []option{as("ann")}, []string{"/v1/users/bob", `"user":"ann"`, `"status":403`}},
+		"a-failure":  {http.MethodGet, "/v1/functions", []option{header("Authorization", "Basic eDp5")}, []string{`"status":401`, `"user":"x"`, `"from":"127.0.0.1:`}},
+		"a-stranger": {http.MethodDelete, "/v1/functions/f", []option{func(r *http.Request) { r.Header.Del("Authorization") }}, nil},
+		"a-function": {http.MethodDelete, "/v1/functions/activations", []option{as("ann")}, []string{`"user":"ann"`, `"status":404`}},
+		"a-look":     {http.MethodGet, "/v1/functions", []option{as("ann")}, nil},
 	} {
 		s.call(c.method, c.path, append(c.with, header("X-Request-Id", id))...)
 		lines := ""

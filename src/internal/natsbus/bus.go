@@ -244,6 +244,9 @@ func (b *Bus) readClock(ctx context.Context) error {
 		if missing(err) {
 			return nil // it was never declared: Declare reads the clock
 		}
+		if err != nil && !best.server.IsZero() {
+			break // one is enough
+		}
 		if err != nil {
 			return err
 		}

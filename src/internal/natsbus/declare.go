@@ -21,8 +21,8 @@ const objectTTL = 8 * 24 * time.Hour
 // start, by several daemons at once. An update by which the server would delete messages is refused.
 func (b *Bus) Declare(ctx context.Context) error {
 	shared := []jetstream.StreamConfig{
-		b.bucket(usersBucket, jetstream.StreamConfig{MaxBytes: 64 << 20}),
-		b.bucket(workersBucket, jetstream.StreamConfig{MaxAge: faena.HeartbeatTTL}), // small: one message a worker
+		b.bucket(usersBucket, jetstream.StreamConfig{MaxBytes: 48 << 20}),
+		b.bucket(workersBucket, jetstream.StreamConfig{MaxBytes: 16 << 20, MaxAge: faena.HeartbeatTTL}),
 	}
 	for _, cfg := range shared {
 		if err := b.declareStream(ctx, cfg); err != nil {

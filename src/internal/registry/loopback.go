@@ -38,7 +38,8 @@ const (
 
 // LoopbackOptions are the appliance's own registry.
 type LoopbackOptions struct {
-	Dir string // holds blobs, manifests and the key of pull tokens
+	Dir     string // holds blobs, manifests and the key of pull tokens
+	MinFree int64  // bytes of its disk that a push leaves free; what else is there needs them
 	// Login checks Basic credentials; its errors are *faena.Error.
 	Login func(ctx context.Context, address, user, password string) (faena.User, error)
 	// Known reports whether a user is there: a pull token does not outlive him.
@@ -71,7 +72,7 @@ func NewLoopback(ctx context.Context, o LoopbackOptions) (*Loopback, error) {
 	}
 	l.reg = ggcr.New(ggcr.WithBlobHandler(ggcr.NewDiskBlobHandler(filepath.Join(o.Dir, "blobs"))), ggcr.Logger(log.New(io.Discard, "", 0)))
 	var err error
-	if l.uploads, err = newUploads(filepath.Join(o.Dir, "blobs")); err != nil {
+	if l.uploads, err = newUploads(filepath.Join(o.Dir, "blobs"), o.MinFree); err != nil {
 		return nil, fmt.Errorf("open the image registry: %w", err)
 	}
 	if err := l.restore(ctx); err != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -20,13 +21,18 @@ const (
 	uploadLife = time.Hour
 	// maxUploads bounds a user's uploads at once.
 	maxUploads = 100
+	// pieceWithin is how long a push may send nothing.
+	pieceWithin = time.Minute
+	// roomEvery is after how many bytes the room on the disk is looked at again.
+	roomEvery = 64 << 20
 )
 
 // uploads takes layers as a stream to the disk: the library keeps each in memory until it is whole, and takes one at a
 // time.
 type uploads struct {
-	dir string
-	now func() time.Time
+	dir  string
+	free int64 // bytes that stay free on the disk, for what else is on it
+	now  func() time.Time
 
 	mu   sync.Mutex
 	open map[string]*upload
@@ -44,7 +50,7 @@ type upload struct {
 }
 
 // newUploads removes what an earlier life has left.
-func newUploads(dir string) (*uploads, error) {
+func newUploads(dir string, free int64) (*uploads, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "sha256"), 0o700); err != nil {
 		return nil, err
 	}
@@ -55,7 +61,7 @@ func newUploads(dir string) (*uploads, error) {
 	for _, path := range left {
 		err = errors.Join(err, os.Remove(path))
 	}
-	return &uploads{dir: dir, now: time.Now, open: make(map[string]*upload)}, err
+	return &uploads{dir: dir, free: free, now: time.Now, open: make(map[string]*upload)}, err
 }
 
 // serve answers the requests of a push: POST begins, PATCH adds, PUT ends, DELETE gives up.
@@ -81,7 +87,10 @@ func (u *uploads) serve(w http.ResponseWriter, r *http.Request, user string, to 
 		refuse(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "there is no such upload: begin it again")
 		return
 	}
-	up.mu.Lock()
+	if !up.mu.TryLock() {
+		refuse(w, http.StatusConflict, "BLOB_UPLOAD_INVALID", "another request writes to the upload")
+		return
+	}
 	defer up.mu.Unlock()
 	switch {
 	case up.over:
@@ -99,6 +108,41 @@ func (u *uploads) serve(w http.ResponseWriter, r *http.Request, user string, to 
 	default:
 		refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "an upload is written to with PATCH and ended with PUT")
 	}
+}
+
+// errNoRoom ends an upload.
+var errNoRoom = errors.New("the disk is nearly full: an operator must make room")
+
+func (u *uploads) room() error {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(u.dir, &fs); err != nil {
+		return err
+	}
+	if int64(fs.Bavail)*fs.Bsize < u.free {
+		return errNoRoom
+	}
+	return nil
+}
+
+// body is a request's, as long as something comes and there is room for it.
+type body struct {
+	io.Reader
+	u       *uploads
+	control *http.ResponseController
+	unseen  int64
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.unseen <= 0 {
+		if err := b.u.room(); err != nil {
+			return 0, err
+		}
+		b.unseen = roomEvery
+	}
+	_ = b.control.SetReadDeadline(time.Now().Add(pieceWithin)) // where there is a connection
+	n, err := b.Reader.Read(p)
+	b.unseen -= int64(n)
+	return n, err
 }
 
 var errTooMany = fmt.Errorf("there are %d uploads of the user already", maxUploads)
@@ -156,13 +200,18 @@ func (u *uploads) add(w http.ResponseWriter, r *http.Request, to place, up *uplo
 func (u *uploads) write(w http.ResponseWriter, r *http.Request, to place, up *upload) bool {
 	f, err := os.OpenFile(up.path, os.O_WRONLY|os.O_APPEND, 0)
 	if err == nil {
-		n, copyErr := io.Copy(io.MultiWriter(f, up.sum), r.Body)
+		from := &body{Reader: http.MaxBytesReader(w, r.Body, maxUpload-up.size), u: u, control: http.NewResponseController(w)}
+		n, copyErr := io.Copy(io.MultiWriter(f, up.sum), from)
 		up.size += n
 		err = errors.Join(copyErr, f.Sync(), f.Close())
 	}
 	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
 	switch {
-	case tooLarge || up.size > maxUpload:
+	case errors.Is(err, errNoRoom):
+		u.drop(to.name, up)
+		refuse(w, http.StatusInsufficientStorage, "DENIED", errNoRoom.Error())
+		return false
+	case tooLarge:
 		u.drop(to.name, up)
 		refuse(w, http.StatusRequestEntityTooLarge, "SIZE_INVALID", fmt.Sprintf("a layer may have %d bytes", int64(maxUpload)))
 		return false

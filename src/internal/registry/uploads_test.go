@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -169,7 +170,7 @@ func (h *house) half(t *testing.T, path string) net.Conn {
 func TestUploads_Bounded(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	u, err := newUploads(dir)
+	u, err := newUploads(dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,5 +286,21 @@ func TestLoopback_KeyIsNoBlob(t *testing.T) {
 	}
 	if again, err := os.ReadFile(filepath.Join(h.dir, "pull.key")); err != nil || !bytes.Equal(key, again) {
 		t.Errorf("the key has changed: %v", err)
+	}
+}
+
+// A push leaves room on the disk for what else is on it.
+func TestUploads_NoRoom(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	u, err := newUploads(dir, 1<<60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	u.serve(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v2/ann/tool/blobs/uploads/?digest=sha256:x", strings.NewReader("layer")), "ann", place{"ann/tool", "uploads", ""})
+	left, err := filepath.Glob(filepath.Join(dir, "upload-*"))
+	if w.Code != http.StatusInsufficientStorage || !strings.Contains(w.Body.String(), "nearly full") || len(left) > 0 || err != nil {
+		t.Errorf("it answers %d %s, and %v is left, %v", w.Code, w.Body, left, err)
 	}
 }

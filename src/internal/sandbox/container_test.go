@@ -27,7 +27,7 @@ type box struct {
 }
 
 // newBox starts a container of an image that has the fixture. It is removed when the test ends.
-func newBox(t testing.TB, ref, user string) *box {
+func newBox(t testing.TB, ref, user string, capabilities ...string) *box {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "faena") // t.TempDir's paths are too long for a socket
 	if err != nil {
@@ -43,7 +43,7 @@ func newBox(t testing.TB, ref, user string) *box {
 	}
 	d := faenatest.Engine(t)
 	var made struct{ Id string } //nolint:revive // the engine's spelling
-	d.Post(t, "/containers/create", containerOf(ref, user, faenatest.InitBinary(t), dir), &made)
+	d.Post(t, "/containers/create", containerOf(ref, user, faenatest.InitBinary(t), dir, capabilities), &made)
 	t.Cleanup(func() { d.Delete(t, "/containers/"+made.Id+"?force=1&v=1") })
 	d.Post(t, "/containers/"+made.Id+"/start", nil, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -64,7 +64,7 @@ func newBox(t testing.TB, ref, user string) *box {
 
 type object = map[string]any
 
-func containerOf(ref, user, init, dir string) object {
+func containerOf(ref, user, init, dir string, capabilities []string) object {
 	bind := func(source, target string) object {
 		return object{"Type": "bind", "Source": source, "Target": target, "ReadOnly": true}
 	}
@@ -72,7 +72,7 @@ func containerOf(ref, user, init, dir string) object {
 	return object{
 		"Image": ref, "User": user, "Entrypoint": []string{"/.faena/init"}, "Cmd": []string{}, "WorkingDir": "/",
 		"HostConfig": object{
-			"CapDrop": []string{"ALL"}, "SecurityOpt": []string{"no-new-privileges"}, "IpcMode": "private", "NetworkMode": "none",
+			"CapDrop": []string{"ALL"}, "CapAdd": capabilities, "SecurityOpt": []string{"no-new-privileges"}, "IpcMode": "private", "NetworkMode": "none",
 			"ReadonlyRootfs": true, "Tmpfs": object{"/tmp": tmpfs + "exec", "/dev/shm": tmpfs + "noexec", "/my data": tmpfs + "exec"},
 			"Mounts":    []object{bind(init, "/.faena/init"), bind(dir, "/.faena/run")},
 			"LogConfig": object{"Type": "none"}, "Memory": 256 << 20, "MemorySwap": 256 << 20, "PidsLimit": 96,

@@ -269,11 +269,49 @@ func TestInit_Kill(t *testing.T) {
 
 func TestInit_Tampered(t *testing.T) {
 	ref := faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{}))
+	for _, c := range []struct {
+		name, user string
+		args       []string
+		done       string   // what it writes where it could do it; otherwise nothing is changed
+		caps       []string // that the container has
+	}{
+		{"a limit of init, by root", "0:0", []string{"limit"}, "0", nil},
+		{"a limit of init, by its user", "65534:65534", []string{"limit"}, "0", nil},
+		{"a device, by root", "0:0", []string{"replace", "/dev/null"}, "replaced", nil},
+		{"a device, by another", "65534:65534", []string{"replace", "/dev/null"}, "replaced", nil},
+		{"a process that it may not kill", "0:0", []string{"stranger"}, "left", []string{"SETUID"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBox(t, ref, c.user, c.caps...)
+			o := b.fixture(nil, c.args...)
+			if done := string(o.stdout) == c.done; done != (o.Tampered != "") || o.Code != 0 {
+				t.Errorf("it says %q and ended with %+v", o.stdout, o.Exit)
+			}
+			if o.Tampered != "" {
+				b.ends()
+			} else {
+				b.says("next", "arg", "next")
+			}
+		})
+	}
+}
+
+// A function cannot hold back its own end, nor leave what is closed to the next one.
+func TestInit_Closed(t *testing.T) {
+	ref := faenatest.Load(t, faenatest.Image(t, faenatest.ImageSpec{}))
 	for _, user := range []string{"0:0", "65534:65534"} {
-		b := newBox(t, ref, user)
-		o := b.fixture(nil, "limit")
-		if changed := string(o.stdout) == "0"; changed != (o.Tampered != "") {
-			t.Errorf("as %s the limit's change says %q, and tampering is %q", user, o.stdout, o.Tampered)
-		}
+		t.Run("as "+user, func(t *testing.T) {
+			b := newBox(t, ref, user)
+			for range 2 {
+				if o := b.fixture(nil, "traced"); string(o.stdout) != "traced" || o.Code != 0 || o.Leftover != 1 || o.Tampered != "" {
+					t.Errorf("%q, %+v", o.stdout, o.Exit)
+				}
+				if o := b.fixture(nil, "close-tmp"); string(o.stdout) != "closed" && user == "0:0" || o.Tampered != "" {
+					t.Errorf("%q, %+v", o.stdout, o.Exit)
+				}
+				b.says("tmp 0 shm 0 ipc 0", "found")
+				b.says("written", "make", "/tmp/new")
+			}
+		})
 	}
 }

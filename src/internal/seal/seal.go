@@ -44,11 +44,16 @@ func ParseIdentity(text []byte) (Identity, error) {
 
 // LoadOrCreate reads the identity in a file, or makes one where the file does not exist. The file is for its owner only.
 func LoadOrCreate(path string) (Identity, error) {
-	text, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
+	id, err := read(path)
+	if errors.Is(err, os.ErrNotExist) {
 		return create(path)
-	case err != nil:
+	}
+	return id, err
+}
+
+func read(path string) (Identity, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
 		return Identity{}, fmt.Errorf("read the sealing key: %w", err)
 	}
 	id, err := ParseIdentity(text)
@@ -67,7 +72,7 @@ func create(path string) (Identity, error) {
 	}
 	switch err := write(path, fmt.Sprintf("# public key: %s\n%s\n", x.Recipient(), x)); {
 	case errors.Is(err, os.ErrExist):
-		return LoadOrCreate(path)
+		return read(path)
 	case err != nil:
 		return Identity{}, fmt.Errorf("write the sealing key %s: %w", path, err)
 	}

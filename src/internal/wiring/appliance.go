@@ -97,7 +97,8 @@ func (a *Appliance) open(ctx context.Context) (err error) {
 		return err
 	}
 	if a.api.Local != nil {
-		if a.images, err = registry.NewLoopback(ctx, registry.LoopbackOptions{Dir: filepath.Join(dir, "registry"), Login: a.login, Known: a.known}); err != nil {
+		if a.images, err = registry.NewLoopback(ctx, registry.LoopbackOptions{Dir: filepath.Join(dir, "registry"), MinFree: int64(a.c.Worker.DiskMinFree),
+			Login: a.login, Known: a.known}); err != nil {
 			return err
 		}
 	}

@@ -125,8 +125,8 @@ func RunWorker(ctx context.Context, c config.Worker, log *slog.Logger) error {
 	return <-done
 }
 
-// keepDeclared declares everything once more whenever the connection to NATS has come back, until stop is called: servers
-// that were all away have lost what they keep in memory, the bucket of heartbeats.
+// keepDeclared declares everything once more whenever the connection to NATS has come back, until stop is called: it may be
+// to servers that were installed anew.
 func keepDeclared(ctx context.Context, bus *natsbus.Bus, log *slog.Logger) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // a daemon that drains needs it too
 	back := make(chan struct{}, 1)

@@ -162,6 +162,9 @@ func (l *engineLauncher) startBeside(ctx context.Context, id string, giveUp cont
 		defer close(done)
 		if err := l.o.Engine.Start(call, id); err != nil {
 			giveUp(fmt.Errorf("start a container: %w", err))
+			if call.Err() == nil { // its init may have spoken before, and then nobody hears of it
+				l.o.Logger.Warn("the engine could not start a container", "container", id, "error", err)
+			}
 			return
 		}
 		time.AfterFunc(readyTimeout, func() { giveUp(fmt.Errorf("init said nothing for %s", readyTimeout)) })

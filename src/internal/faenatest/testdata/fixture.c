@@ -19,6 +19,10 @@
 //	raise N             kills itself with signal N
 //	litter              leaves files in /tmp and /dev/shm, closed directories, and System V shared memory
 //	found               writes how many of such things it found
+//	close-tmp           leaves a file in /tmp, and /tmp closed to everybody
+//	replace PATH        puts a file of its own into the place of another, or says why it cannot
+//	traced              ends while a child traces it
+//	stranger            leaves a process of another user
 //	limit               lowers a limit of process 1
 //	deaf                closes standard input without reading it, writes "deaf"
 //	write PATH          writes a file, or says why it cannot
@@ -33,6 +37,8 @@
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
@@ -102,6 +108,22 @@ static void litter(void) {
 	say(1, "littered");
 }
 
+/* child runs fn in a child, waits until it has said that it is ready, and leaves it. */
+static void child(int (*fn)(void)) {
+	int p[2], c;
+	char ok = 0;
+	if (pipe(p) < 0 || (c = fork()) < 0) exit(8);
+	if (!c) {
+		ok = fn() < 0 ? 'n' : 'y';
+		put(p[1], &ok, 1);
+		forever();
+	}
+	if (read(p[0], &ok, 1) != 1 || ok != 'y') exit(8);
+}
+
+static int seize(void) { return (int)ptrace(PTRACE_SEIZE, getppid(), 0, 0); }
+static int stranger(void) { return setuid(1000); }
+
 int main(int argc, char **argv) {
 	const char *mode = argc > 1 ? argv[1] : "", *last = argv[argc - 1];
 	long n = argc > 2 ? atol(argv[2]) : 0, ms = argc > 3 ? atol(argv[3]) : 0;
@@ -144,6 +166,12 @@ int main(int argc, char **argv) {
 	else if (IS("raise")) { raise((int)n); nap(1000); }
 	else if (IS("litter")) litter();
 	else if (IS("found")) dprintf(1, "tmp %d shm %d ipc %d", entries("/tmp"), entries("/dev/shm"), shmget(42, 1, 0) >= 0);
+	else if (IS("close-tmp")) {
+		close(open("/tmp/secret", O_CREAT | O_WRONLY, 0600));
+		say(1, chmod("/tmp", 0300) < 0 ? "not mine" : "closed");
+	} else if (IS("replace")) say(1, unlink(argv[2]) < 0 || open(argv[2], O_CREAT | O_WRONLY, 0600) < 0 ? strerror(errno) : "replaced");
+	else if (IS("traced")) { prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); child(seize); say(1, "traced"); }
+	else if (IS("stranger")) { child(stranger); say(1, "left"); }
 	else if (IS("limit")) {
 		struct rlimit r = {10, 10};
 		dprintf(1, "%d", prlimit(1, RLIMIT_NOFILE, &r, NULL));
