@@ -6,11 +6,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,6 +36,7 @@ Settings are environment variables; docs/settings.md lists them.`,
 			if err != nil {
 				return usage{err}
 			}
+			limitMemory()
 			ctx := cmd.Context()
 			log := telemetry.NewLogger(a.err, c.Log.Format == config.LogJSON, c.Log.Level)
 			appliance, err := wiring.NewAppliance(ctx, c, log)
@@ -55,6 +58,17 @@ Settings are environment variables; docs/settings.md lists them.`,
 			defer a.sayStopping(ctx, c)()
 			return appliance.Run(ctx, func() { a.greet(c, appliance) })
 		},
+	}
+}
+
+// memoryLimit is when the appliance begins to give memory back sooner, unless GOMEMLIMIT says otherwise. The messaging
+// server keeps what was written in the last seconds, and lets go of it where the collector asks: 100,000 activations
+// that came within twelve seconds took 1.4 GB without a limit.
+const memoryLimit = 512 << 20
+
+func limitMemory() {
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
+		debug.SetMemoryLimit(memoryLimit)
 	}
 }
 

@@ -24,30 +24,56 @@ type appliance struct {
 	url      string
 	user     string
 	password string
+	registry string
+	settings []string // besides those that every benchmark has
+	held     bool     // its worker takes nothing
 	http     *http.Client
 }
 
 // startAppliance starts it on a directory of its own and waits until it takes activations.
-func startAppliance(ctx context.Context, bin string) (_ *appliance, err error) {
-	a := &appliance{bin: bin, http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
+func startAppliance(ctx context.Context, bin string, held bool, settings ...string) (_ *appliance, err error) {
+	a := &appliance{bin: bin, held: held, settings: settings, http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	if a.dir, err = os.MkdirTemp("", "faena-bench"); err != nil {
 		return nil, err
 	}
 	if err := os.Chmod(a.dir, 0o711); err != nil {
 		return nil, err
 	}
-	a.cmd = exec.CommandContext(ctx, bin, "up")
-	a.cmd.Env = a.environ()
+	if err := a.up(ctx); err != nil {
+		return nil, errors.Join(err, a.stop())
+	}
+	return a, nil
+}
+
+// up starts the process and waits until it takes activations.
+func (a *appliance) up(ctx context.Context) error {
+	a.log.Reset()
+	a.cmd = exec.CommandContext(ctx, a.bin, "up")
+	a.cmd.Env = append(a.environ(), a.settings...)
 	a.cmd.Stderr = &a.log
 	a.cmd.Cancel = func() error { return a.cmd.Process.Signal(syscall.SIGTERM) }
 	a.cmd.WaitDelay = time.Minute
 	if err := a.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := a.awaitReady(ctx); err != nil {
-		return nil, errors.Join(err, a.stop(), errors.New(a.log.String()))
+		return errors.Join(err, errors.New(a.log.String()))
 	}
-	return a, nil
+	return nil
+}
+
+// down ends the process; what it keeps stays.
+func (a *appliance) down() error {
+	if a.cmd == nil || a.cmd.Process == nil {
+		return nil
+	}
+	_ = a.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	err := a.cmd.Wait()
+	if a.cmd.ProcessState != nil && a.cmd.ProcessState.Success() {
+		err = nil
+	}
+	a.cmd = nil
+	return err
 }
 
 // environ is of the appliance and of the command line: nothing of the caller's settings.
@@ -62,8 +88,11 @@ func (a *appliance) awaitReady(ctx context.Context) error {
 		if last = a.readProfile(); last != nil {
 			continue
 		}
-		var ready struct{ Missing []string }
-		if last = a.get(ctx, "/readyz", &ready); last == nil && len(ready.Missing) == 0 {
+		var ready struct {
+			Ready   bool
+			Missing []string
+		}
+		if last = a.get(ctx, "/readyz", &ready); last == nil && ready.Ready && (a.held || len(ready.Missing) == 0) {
 			return nil
 		}
 	}
@@ -75,11 +104,11 @@ func (a *appliance) readProfile() error {
 	if err != nil {
 		return err
 	}
-	var p struct{ URL, Username, Password string }
+	var p struct{ URL, Username, Password, Registry string }
 	if err := json.Unmarshal(text, &p); err != nil {
 		return err
 	}
-	a.url, a.user, a.password = p.URL, p.Username, p.Password
+	a.url, a.user, a.password, a.registry = p.URL, p.Username, p.Password, p.Registry
 	return nil
 }
 
@@ -159,11 +188,4 @@ func (a *appliance) load(ctx context.Context, name string, clients, n int) (samp
 func (a *appliance) usage() (usage, error) { return processUsage(a.cmd.Process.Pid) }
 
 // stop ends the appliance and removes its directory.
-func (a *appliance) stop() error {
-	_ = a.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-	err := a.cmd.Wait()
-	if a.cmd.ProcessState.Success() {
-		err = nil
-	}
-	return errors.Join(err, os.RemoveAll(a.dir))
-}
+func (a *appliance) stop() error { return errors.Join(a.down(), os.RemoveAll(a.dir)) }

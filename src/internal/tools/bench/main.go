@@ -31,8 +31,13 @@ func run() int {
 	flag.IntVar(&o.single, "n", 2000, "activations with one client")
 	flag.IntVar(&o.parallel, "parallel-n", 4000, "activations with several clients")
 	flag.IntVar(&o.slow, "slow-n", 20, "runs of what takes hundreds of milliseconds")
+	flag.IntVar(&o.queued, "queued", 0, "instead: queue so many activations while no worker takes any, start again, and let all run")
 	flag.Parse()
-	table, err := measure(ctx, o)
+	what := measure
+	if o.queued > 0 {
+		what = measureQueue
+	}
+	table, err := what(ctx, o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return exitFailed

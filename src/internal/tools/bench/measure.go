@@ -13,6 +13,7 @@ import (
 type options struct {
 	faena, source, out     string
 	single, parallel, slow int
+	queued                 int // instead of all others
 }
 
 // bench is one run.
@@ -37,7 +38,7 @@ func measure(ctx context.Context, o options) (_ *table, err error) {
 	if err := importImage(ctx, b.bin); err != nil {
 		return nil, err
 	}
-	if b.f, err = startAppliance(ctx, o.faena); err != nil {
+	if b.f, err = startAppliance(ctx, o.faena, false); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.f.stop()) }()
