@@ -31,8 +31,8 @@ type appliance struct {
 }
 
 // startAppliance starts it on a directory of its own and waits until it takes activations.
-func startAppliance(ctx context.Context, bin string, held bool, settings ...string) (_ *appliance, err error) {
-	a := &appliance{bin: bin, held: held, settings: settings, http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
+func startAppliance(ctx context.Context, bin string, settings ...string) (_ *appliance, err error) {
+	a := &appliance{bin: bin, settings: settings, http: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	if a.dir, err = os.MkdirTemp("", "faena-bench"); err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func measure(ctx context.Context, o options) (_ *table, err error) {
 	if err := importImage(ctx, b.bin); err != nil {
 		return nil, err
 	}
-	if b.f, err = startAppliance(ctx, o.faena, false); err != nil {
+	if b.f, err = startAppliance(ctx, o.faena); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.f.stop()) }()

@@ -51,11 +51,11 @@ func measureQueue(ctx context.Context, o options) (_ *table, err error) {
 		return nil, err
 	}
 	q := &queueBench{t: &table{machine: machine()}, n: o.queued}
-	if q.f, err = startHeld(ctx, o.faena); err != nil {
+	if q.f, err = startAgainable(ctx, o.faena); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, q.f.stop()) }()
-	for _, step := range []func(context.Context) error{q.prepare, q.fill, q.drain} {
+	for _, step := range []func(context.Context) error{q.prepare, q.hold, q.fill, q.drain} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -63,8 +63,8 @@ func measureQueue(ctx context.Context, o options) (_ *table, err error) {
 	return q.t, nil
 }
 
-// startHeld starts an appliance whose worker takes nothing, on addresses that it has again when it is started again.
-func startHeld(ctx context.Context, bin string) (*appliance, error) {
+// startAgainable starts an appliance on addresses that it has again when it is started again.
+func startAgainable(ctx context.Context, bin string) (*appliance, error) {
 	var settings []string
 	for _, name := range []string{"FAENA_LISTEN", "FAENA_OPERATIONS_LISTEN", "FAENA_REGISTRY_LISTEN"} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -77,7 +77,7 @@ func startHeld(ctx context.Context, bin string) (*appliance, error) {
 			return nil, err
 		}
 	}
-	return startAppliance(ctx, bin, true, append(settings, "FAENA_DISK_MIN_FREE=1000000GiB")...)
+	return startAppliance(ctx, bin, settings...)
 }
 
 // prepare makes as many users as are needed, each with the function.
@@ -109,6 +109,15 @@ func (q *queueBench) prepare(ctx context.Context) error {
 }
 
 func passwordOf(user string) string { return "a-password-of-" + user }
+
+// hold starts the appliance again with a worker that takes nothing.
+func (q *queueBench) hold(ctx context.Context) error {
+	if err := q.f.down(); err != nil {
+		return err
+	}
+	q.f.settings, q.f.held = append(q.f.settings, "FAENA_DISK_MIN_FREE=1000000GiB"), true
+	return q.f.up(ctx)
+}
 
 // fill queues all, several clients at once.
 func (q *queueBench) fill(ctx context.Context) error {

@@ -52,7 +52,10 @@ func (t *table) missed() bool {
 // String is the table in Markdown, as docs/benchmarks.md holds it.
 func (t *table) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\n| what | runs | p50 | p95 | p99 | per second |\n|---|--:|--:|--:|--:|--:|\n", t.machine)
+	fmt.Fprintf(&b, "%s\n", t.machine)
+	if len(t.rows) > 0 {
+		fmt.Fprintf(&b, "\n| what | runs | p50 | p95 | p99 | per second |\n|---|--:|--:|--:|--:|--:|\n")
+	}
 	for _, r := range t.rows {
 		rate := r.rate
 		if rate == 0 {
