@@ -156,7 +156,7 @@ func (d *deployment) complete() (client.Spec, error) {
 	}
 	spec.Labels, err = pairs("label", spec.Labels, d.labels)
 	if err == nil && (spec.Image == "") == (d.fromEngine == "") {
-		err = usage{errors.New("deploy needs either --image or --from-engine")}
+		err = usage{errors.New("deploy needs one image: from --image, from image in the file of -f, or with --from-engine")}
 	}
 	return spec, err
 }

@@ -118,7 +118,7 @@ func (a *app) password(ctx context.Context, prompt string, fromStdin bool) (stri
 		return text, nil
 	}
 	if !fromStdin {
-		return "", usage{errors.New("no terminal to ask for the password: give --password-stdin")}
+		return "", usage{errors.New("no terminal to ask for the password: give it on standard input, with --password-stdin or --registry-password-stdin")}
 	}
 	line, err := bufio.NewReader(io.LimitReader(a.in, 64<<10)).ReadString('\n')
 	if line = strings.TrimRight(line, "\r\n"); line == "" {

@@ -282,3 +282,26 @@ func TestControl_Activate_DocumentsAway(t *testing.T) {
 	r.stored(6) // the history catches up
 	r.quiet()
 }
+
+// A call that no worker can start in time is answered then, although all workers are busy for longer.
+func TestControl_Activate_ExpiresWhileWorkersAreBusy(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.user("ann", 10)
+	r.deploy("ann", "f")
+	g := newGate()
+	r.worker(1, g.run)
+	r.accepted("busy")
+	faenatest.Eventually(t, 5*time.Second, "one runs", func() bool { return g.running.Load() == 1 })
+	began := time.Now()
+	rec, err := r.Activate(t.Context(), faena.ActivationRequest{User: "ann", Function: "f", Parameter: []byte("x"), Expires: time.Second})
+	if took := time.Since(began); err != nil || rec.Reason != faena.ReasonExpired || took < time.Second || took > 5*time.Second {
+		t.Errorf("after %v it is %s, %s, %v", took, rec.State, rec.Reason, err)
+	}
+	if busy, err := r.bus.BusySlots(t.Context(), group, "ann"); err != nil || len(busy) != 1 {
+		t.Errorf("slots %v are in use, %v", busy, err)
+	}
+	close(g.open)
+	r.stored(2)
+	r.quiet()
+}

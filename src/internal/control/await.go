@@ -2,7 +2,7 @@ package control
 
 import (
 	"context"
-	"strings"
+	"fmt"
 	"sync"
 	"time"
 
@@ -15,6 +15,9 @@ const rereadEvery = 15 * time.Second
 // noWorkerGrace is how long a group must be without a worker before a synchronous call is given up: a worker that
 // restarts is back by then.
 const noWorkerGrace = 3 * time.Second
+
+// expireAfter is how much later than its worker an API ends what has expired.
+const expireAfter = 500 * time.Millisecond
 
 // notReadyGrace is how long the workers of a group may all be unable to take anything before it is given up too.
 const notReadyGrace = 30 * time.Second
@@ -137,6 +140,8 @@ func (c *Control) await(ctx context.Context, w *waiter, r *faena.Record) (*faena
 	defer reread.Stop()
 	absent := c.gauge.watch(r.Group)
 	defer absent.stop()
+	late := time.NewTimer(time.Until(r.AdmittedAt.Add(r.StartWithin())) + expireAfter)
+	defer late.Stop()
 	for {
 		select {
 		case done := <-w.done:
@@ -149,6 +154,8 @@ func (c *Control) await(ctx context.Context, w *waiter, r *faena.Record) (*faena
 			return r, nil
 		case <-absent.C:
 			c.giveUp(ctx, r)
+		case <-late.C:
+			c.expire(ctx, r)
 		case <-reread.C:
 		case <-w.again:
 		}
@@ -164,14 +171,23 @@ func (c *Control) await(ctx context.Context, w *waiter, r *faena.Record) (*faena
 // the next look at the workers tries again.
 func (c *Control) giveUp(ctx context.Context, r *faena.Record) {
 	c.gauge.mu.Lock()
-	has, why := c.gauge.hasWorker(r.Group)
+	has, _ := c.gauge.hasWorker(r.Group)
 	c.gauge.mu.Unlock()
 	if has { // it is back
 		return
 	}
-	_, err := c.endQueued(ctx, r, faena.ReasonNoWorker, "There is no worker to run it: "+strings.TrimSuffix(why, ".")+". Try again later.")
+	_, err := c.endQueued(ctx, r, faena.ReasonNoWorker, "No worker of group "+r.Group+" is there, or is ready, to run it. Try again later.")
 	if err != nil && ctx.Err() == nil {
 		c.logOf(r).Warn("an activation for which there is no worker could not be ended yet", "error", err)
+	}
+}
+
+// expire settles an activation that no worker took in time, while all of them are busy: a worker that meets it would do
+// the same.
+func (c *Control) expire(ctx context.Context, r *faena.Record) {
+	_, err := c.endQueued(ctx, r, faena.ReasonExpired, fmt.Sprintf("No worker could start it within %s.", r.StartWithin()))
+	if err != nil && ctx.Err() == nil {
+		c.logOf(r).Warn("an activation that has expired could not be ended; the worker that meets it does", "error", err)
 	}
 }
 

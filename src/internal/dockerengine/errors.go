@@ -62,7 +62,20 @@ func startFailed(err error) error {
 		return err
 	}
 	return &faena.Error{Kind: faena.KindInternal, Reason: string(faena.ReasonStartFailed), Component: faena.ComponentEngine,
-		Message: "The container could not be started: " + bounded(engineWords(err)), Retryable: true, Err: err}
+		Message: "The container could not be started: " + bounded(engineWords(err)), Retryable: passing(err), Err: err}
+}
+
+// passing reports whether a failure to start may be the engine's own, as while it stops, rather than the image's.
+func passing(err error) bool {
+	if errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
+		return false
+	}
+	for _, lasting := range []string{"OCI runtime", "unable to find user", "unable to find group", "invalid mount", "volumes"} {
+		if strings.Contains(err.Error(), lasting) {
+			return false
+		}
+	}
+	return true
 }
 
 // engineWords is the engine's own message, without the actions that it was wrapped with.

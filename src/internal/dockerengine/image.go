@@ -37,6 +37,16 @@ func (e *Engine) HasImage(ctx context.Context, ref string) (bool, error) {
 	return e.runs(img.Os, img.Architecture), nil // of another platform it stays after the pull that was refused for it
 }
 
+// present is KindNotFound where the engine has no such image, and image_platform where this host cannot run it.
+func (e *Engine) present(ctx context.Context, ref string) error {
+	ctx, done := e.deadline(ctx, e.timeouts.Call)
+	defer done()
+	if _, err := e.client.ImageInspect(ctx, ref); errdefs.IsNotFound(err) {
+		return faena.NotFound("image", ref)
+	}
+	return e.checkPlatform(ctx, ref)
+}
+
 // runs reports whether this host can run images of a platform; where an image does not say, it may.
 func (e *Engine) runs(os, arch string) bool {
 	return (os == "" || os == "linux") && (arch == "" || arch == e.info.Arch)
@@ -114,12 +124,8 @@ func imageInUse(id string, err error) error {
 
 // SaveImage exports an image as `docker save` does. The caller closes the stream. KindNotFound where it is absent.
 func (e *Engine) SaveImage(ctx context.Context, ref string) (io.ReadCloser, error) {
-	has, err := e.HasImage(ctx, ref)
-	if err != nil {
+	if err := e.present(ctx, ref); err != nil {
 		return nil, err
-	}
-	if !has {
-		return nil, faena.NotFound("image", ref)
 	}
 	ctx, done := e.deadline(ctx, e.timeouts.Pull)
 	stream, err := e.client.ImageSave(ctx, []string{ref})

@@ -79,8 +79,10 @@ type Bus struct {
 	mu          sync.Mutex
 	reconnected map[*func()]struct{}
 
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	stop     context.CancelFunc
+	stopping <-chan struct{} // closed by stop
+	naks     sync.WaitGroup  // messages that are handed back after a delay
+	wg       sync.WaitGroup
 }
 
 // reading is the server's clock as it was read once. What has passed since is measured by this host's monotonic clock,
@@ -108,6 +110,7 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		return nil, fmt.Errorf("ask JetStream for its time: %w", err)
 	}
 	ctx, b.stop = context.WithCancel(context.WithoutCancel(ctx))
+	b.stopping = ctx.Done()
 	b.wg.Go(func() { b.keep(ctx) })
 	return b, nil
 }
@@ -163,6 +166,7 @@ func (b *Bus) options(ctx context.Context) ([]nats.Option, error) {
 // subscriptions included. Subscriptions and Deliveries end with it.
 func (b *Bus) Close() {
 	b.stop()
+	b.naks.Wait()
 	b.nc.Close()
 	b.wg.Wait()
 }

@@ -227,12 +227,29 @@ func (d Delivery) answer(ctx context.Context, word []byte) error {
 	return nil
 }
 
-// Nak hands the message back; it is delivered again after delay.
+// Nak hands the message back; it is delivered again after delay. A short delay is waited for here: the server (2.15.2) at
+// times keeps a message that was handed back with a delay until AckWait has passed. Close ends the wait.
 func (d Delivery) Nak(_ context.Context, delay time.Duration) error {
+	if 0 < delay && delay <= d.b.o.AckWait/2 {
+		d.b.naks.Go(func() {
+			select {
+			case <-time.After(delay):
+			case <-d.b.stopping:
+			}
+			if err := d.nak(nakWord); err != nil {
+				d.b.log.Debug("a message comes again later than it should", "error", err)
+			}
+		})
+		return nil
+	}
 	word := nakWord
 	if delay > 0 {
 		word += ` {"delay":` + strconv.FormatInt(int64(delay), 10) + `}`
 	}
+	return d.nak(word)
+}
+
+func (d Delivery) nak(word string) error {
 	if err := d.b.nc.Publish(d.reply, []byte(word)); err != nil {
 		return fmt.Errorf("hand back delivery %d: %w", d.Sequence, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,6 +20,9 @@ const (
 	// recorderPause is how long records stay away that could not be recorded; it doubles up to recorderLongPause.
 	recorderPause     = 500 * time.Millisecond
 	recorderLongPause = 15 * time.Second
+	// fetchFor is how long a fetch waits for more. The server ends it: one that the client ends by itself, as a fetch that
+	// does not wait may, can swallow what is redelivered then, until recorderAckWait.
+	fetchFor = 25 * time.Millisecond
 	// unreadablePause is how long a record of another version stays away.
 	unreadablePause = 5 * time.Minute
 )
@@ -47,6 +51,7 @@ func (b *Bus) Terminal(ctx context.Context, group string, batch int, wait time.D
 		case <-ctx.Done():
 		case <-time.After(pause):
 		}
+		r.handBack()
 		pause = min(2*pause, recorderLongPause)
 	}
 	return nil
@@ -57,6 +62,16 @@ type recorder struct {
 	b     *Bus
 	group string
 	fn    func(context.Context, []faena.Record) error
+	// failed could not be recorded. They are held through the pause and handed back after it: of messages that are handed
+	// back with a delay the server (2.15.2) at times keeps the last one until recorderAckWait.
+	failed []jetstream.Msg
+}
+
+func (r *recorder) handBack() {
+	for _, m := range r.failed {
+		r.answer(m.Nak())
+	}
+	r.failed = nil
 }
 
 type ended struct {
@@ -104,7 +119,7 @@ func (r *recorder) batch(ctx context.Context, consumer jetstream.Consumer, size 
 // fetch adds what there is, up to size; full says that there may be more.
 func (r *recorder) fetch(done []ended, consumer jetstream.Consumer, size int) (_ []ended, full bool, err error) {
 	want := max(size-len(done), 1)
-	batch, err := consumer.FetchNoWait(want)
+	batch, err := consumer.Fetch(want, jetstream.FetchMaxWait(fetchFor))
 	if err != nil {
 		return done, false, err
 	}
@@ -147,7 +162,7 @@ func (r *recorder) record(ctx context.Context, done []ended) error {
 	}
 	if err := r.fn(ctx, records); err != nil {
 		for _, d := range done {
-			r.answer(d.msg.NakWithDelay(recorderPause))
+			r.failed = append(r.failed, d.msg)
 		}
 		return err
 	}
@@ -155,10 +170,13 @@ func (r *recorder) record(ctx context.Context, done []ended) error {
 	ctx = context.WithoutCancel(ctx)
 	var purges errgroup.Group
 	purges.SetLimit(parallel)
+	var mu sync.Mutex
 	for _, d := range done {
 		purges.Go(func() error {
 			if err := r.b.purge(ctx, recordsStream(r.group), d.msg.Subject()); err != nil {
-				r.answer(d.msg.NakWithDelay(recorderPause))
+				mu.Lock()
+				defer mu.Unlock()
+				r.failed = append(r.failed, d.msg)
 				return err
 			}
 			r.answer(d.msg.Ack())

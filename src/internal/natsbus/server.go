@@ -83,14 +83,21 @@ func (l serverLog) say(log func(string, ...any), format string, v []any) {
 
 func (l serverLog) Noticef(format string, v ...any) { l.say(l.log.Debug, format, v) }
 
-// Warnf makes a notice of what every start after a kill says: the files are read instead of their index.
+// expected are warnings that say nothing to an operator: what every start after a kill says, where the files are read
+// instead of their index, and that a consumer's state was written twice.
+var expected = []string{"Recovering stream state from index", "Stream state outdated", "old update ignored"}
+
 func (l serverLog) Warnf(format string, v ...any) {
-	if strings.Contains(format, "Recovering stream state from index") {
-		l.say(l.log.Debug, format, v)
-		return
+	text := fmt.Sprintf(format, v...)
+	for _, e := range expected {
+		if strings.Contains(text, e) {
+			l.say(l.log.Debug, format, v)
+			return
+		}
 	}
 	l.say(l.log.Warn, format, v)
 }
+
 func (l serverLog) Fatalf(format string, v ...any) { l.say(l.log.Error, format, v) }
 func (l serverLog) Errorf(format string, v ...any) { l.say(l.log.Error, format, v) }
 func (l serverLog) Debugf(format string, v ...any) { l.say(l.log.Debug, format, v) }

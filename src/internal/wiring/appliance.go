@@ -193,7 +193,7 @@ func (a *Appliance) Run(ctx context.Context, ready func()) error {
 	}
 	base := context.WithoutCancel(ctx)
 	working := part("worker", func() error { return a.worker.Run(base) })
-	operations := a.metrics.Operations(a.api.Control.Ready, a.log)
+	operations := a.metrics.Operations(whileServing(ctx, a.api.Control.Ready), a.log)
 	images := &http.Server{Handler: a.images, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)}
 	if a.images == nil {

@@ -60,7 +60,7 @@ func RunAPI(ctx context.Context, c config.API, log *slog.Logger) (err error) {
 	if err != nil {
 		return errors.Join(err, sockets.Close())
 	}
-	stop, err := serveOperations(ctx, sockets, c.Serve.OperationsListen, metrics, api.Control.Ready, log)
+	stop, err := serveOperations(ctx, sockets, c.Serve.OperationsListen, metrics, whileServing(ctx, api.Control.Ready), log)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -175,6 +175,17 @@ const (
 )
 
 var addressOf = map[string]string{socketAPI: "FAENA_LISTEN", socketOperations: "FAENA_OPERATIONS_LISTEN", socketRegistry: "FAENA_REGISTRY_LISTEN"}
+
+// whileServing adds to what is missing that the instance is stopping: from then on it takes no calls.
+func whileServing(serving context.Context, ready telemetry.Ready) telemetry.Ready {
+	return func(ctx context.Context) ([]string, bool) {
+		missing, ok := ready(ctx)
+		if serving.Err() != nil {
+			return append(missing, "it is stopping, and waits for what runs"), false
+		}
+		return missing, ok
+	}
+}
 
 func listen(ctx context.Context, sockets *systemd.Sockets, name string, address config.Address) (net.Listener, error) {
 	l, err := sockets.Listen(ctx, name, string(address))

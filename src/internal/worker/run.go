@@ -15,6 +15,8 @@ import (
 const (
 	// handBack is how long a message that cannot be run here now stays away.
 	handBack = time.Second
+	// startAgain is how long one stays away whose container the engine could not start for what may be its own reasons.
+	startAgain = 5 * time.Second
 	// otherSchema is how long one stays away that another version of the worker must read.
 	otherSchema = 30 * time.Second
 	// copyPause is how long a copy of what this worker holds stays away.
@@ -250,6 +252,9 @@ func (w *Worker) unprepared(a *activation, err error) {
 	case faena.IsKind(err, faena.KindUnavailable) || errors.Is(err, context.DeadlineExceeded):
 		w.logOf(a).Warn("an activation could not be made ready and is handed back", "error", err)
 		w.nak(ctx, w.logOf(a), a.delivery, handBack)
+	case !a.delivery.Redelivered && mayPass(err):
+		w.logOf(a).Warn("a container could not be started; it is tried once more", "error", err)
+		w.nak(ctx, w.logOf(a), a.delivery, startAgain)
 	default:
 		w.logOf(a).Info("an activation could not be made ready", "error", err)
 		rec, rev, readErr := w.readSoon(ctx, a)
@@ -263,6 +268,12 @@ func (w *Worker) unprepared(a *activation, err error) {
 		}
 		w.settleUnrun(a, rec, rev, reasonOf(err), messageOf(err))
 	}
+}
+
+// mayPass reports whether the engine has failed for what may be a passing reason of its own: it stops, for example.
+func mayPass(err error) bool {
+	e, ok := errors.AsType[*faena.Error](err)
+	return ok && e.Retryable && e.Component == faena.ComponentEngine && e.Reason == string(faena.ReasonStartFailed)
 }
 
 // setAside gives up an activation that this worker has not started. One whose hold is doubtful is left to the
