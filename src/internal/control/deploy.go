@@ -66,6 +66,11 @@ func (c *Control) revision(ctx context.Context, user string, d faena.Deployment)
 			Message: "The image has neither ENTRYPOINT nor CMD: say in command what to run.",
 			Fields:  []faena.FieldError{{Field: "command", Message: "is missing, and the image names none"}}}
 	}
+	if v := rev.Config.BadVolume(); v != "" {
+		return faena.Revision{}, &faena.Error{Kind: faena.KindInvalid, Reason: "volume_impossible", Component: faena.ComponentFunction,
+			Message: fmt.Sprintf("The image declares the volume %q, where a container has something of its own.", v),
+			Fields:  []faena.FieldError{{Field: "image", Message: "declares a volume that cannot be one"}}}
+	}
 	if d.Registry != nil {
 		if rev.Sealed, err = c.seal(spec.Group, d.Registry); err != nil {
 			return faena.Revision{}, err

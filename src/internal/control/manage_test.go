@@ -233,6 +233,8 @@ func TestControl_Deploy_Refused(t *testing.T) {
 		{name: "AnImageThatIsDenied", d: faena.Deployment{Name: "f", Spec: faena.Spec{Image: "i"}}, err: denied, kind: faena.KindInvalid, reason: "image_denied"},
 		{name: "NoCommand", d: faena.Deployment{Name: "f", Spec: faena.Spec{Image: "i"}}, config: faena.ImageConfig{Entrypoint: []string{}},
 			kind: faena.KindInvalid, reason: "no_command"},
+		{name: "AVolumeThatCannotBe", d: faena.Deployment{Name: "f", Spec: faena.Spec{Image: "i"}},
+			config: faena.ImageConfig{Entrypoint: []string{"/f"}, Volumes: []string{"/data", "/dev/shm", "/proc/x"}}, kind: faena.KindInvalid, reason: "volume_impossible"},
 		{name: "ARevisionThatIsTooLarge", d: faena.Deployment{Name: "f", Spec: faena.Spec{Image: "i", Env: big}}, kind: faena.KindTooLarge, reason: "revision_too_large"},
 		{name: "AConditionThatDoesNotHold", d: faena.Deployment{Name: "f", Spec: faena.Spec{Image: "i"}, Condition: faena.Condition{IfMatch: `"x"`}},
 			kind: faena.KindPrecondition, reason: "precondition_failed"},

@@ -1,6 +1,7 @@
 package faena
 
 import (
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -82,6 +83,23 @@ func (r *Revision) Env() []string {
 		env = append(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	}
 	return env
+}
+
+// BadVolume returns the first VOLUME of the image that no container can have, "" where there is none: what a container is
+// made of lies there.
+func (c ImageConfig) BadVolume() string {
+	for _, v := range c.Volumes {
+		p := path.Clean(v)
+		if p == "/dev/shm" {
+			continue
+		}
+		for _, root := range []string{"/.faena", "/proc", "/sys", "/dev"} {
+			if !path.IsAbs(p) || p == "/" || p == root || strings.HasPrefix(p, root+"/") {
+				return v
+			}
+		}
+	}
+	return ""
 }
 
 // Warnings returns what a user should know of this revision although it is valid.
