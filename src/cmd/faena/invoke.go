@@ -104,7 +104,7 @@ func (a *app) invoke(ctx context.Context, name string, parameter []byte, i invoc
 	stop()
 	if ctx.Err() != nil {
 		a.say("Given up waiting; the activation goes on. Find it with: faena activations --function %s", name)
-		return ctx.Err()
+		return silent{exitInterrupted}
 	}
 	if err != nil {
 		if f, ok := errors.AsType[*client.Failure](err); ok && a.json() && f.Activation != nil {
@@ -173,7 +173,7 @@ func (a *app) waitResult(ctx context.Context, c *client.Client, id string) error
 	stop()
 	if ctx.Err() != nil {
 		a.say("Given up waiting; the activation goes on.")
-		return ctx.Err()
+		return silent{exitInterrupted}
 	}
 	if err != nil {
 		return err

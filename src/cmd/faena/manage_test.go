@@ -99,8 +99,8 @@ func testDeploy(a *account, s *site) {
 		code int
 		want string
 	}{
-		{"neither image", []string{"deploy", "f"}, exitUsage, "--image or --from-engine"},
-		{"both images", []string{"deploy", "f", "--image", "x", "--from-engine", s.image}, exitUsage, "--image or --from-engine"},
+		{"neither image", []string{"deploy", "f"}, exitUsage, "deploy needs one image"},
+		{"both images", []string{"deploy", "f", "--image", "x", "--from-engine", s.image}, exitUsage, "deploy needs one image"},
 		{"a bad size", []string{"deploy", "f", "--image", "x", "--memory", "1G"}, exitUsage, "--memory"},
 		{"a bad pair", []string{"deploy", "f", "--image", "x", "-e", "A"}, exitUsage, "--env"},
 		{"a bad duration", []string{"deploy", "f", "--image", "x", "--timeout", "5"}, exitUsage, "--timeout"},
