@@ -49,6 +49,7 @@ lint-generated:
 
 lint-vet:
 	cd src && go vet ./...
+	cd src && GOARCH=arm64 CGO_ENABLED=0 go vet ./cmd/faena-init
 
 lint-staticcheck:
 	cd src && go tool -modfile=tools/go.mod staticcheck ./...
