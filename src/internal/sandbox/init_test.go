@@ -124,6 +124,7 @@ func testSurroundings(t *testing.T, b *box) {
 	if o := b.run(sandbox.Start{Argv: []string{"/fixture", "cwd"}, Dir: "/etc"}, nil); string(o.stdout) != "/etc" {
 		t.Errorf("directory %q", o.stdout)
 	}
+	b.says("done", "signals") // what init does with its own is not inherited
 	b.says("0 1 2 ", "fds")
 	if o := b.fixture([]byte("x"), "fds"); string(o.stdout) != "0 1 2 " {
 		t.Errorf("descriptors with input: %q", o.stdout)

@@ -23,6 +23,7 @@
 //	replace PATH        puts a file of its own into the place of another, or says why it cannot
 //	traced              ends while a child traces it
 //	stranger            leaves a process of another user
+//	signals             writes which signals it ignores and blocks
 //	limit               lowers a limit of process 1
 //	deaf                closes standard input without reading it, writes "deaf"
 //	write PATH          writes a file, or says why it cannot
@@ -166,7 +167,16 @@ int main(int argc, char **argv) {
 	else if (IS("raise")) { raise((int)n); nap(1000); }
 	else if (IS("litter")) litter();
 	else if (IS("found")) dprintf(1, "tmp %d shm %d ipc %d", entries("/tmp"), entries("/dev/shm"), shmget(42, 1, 0) >= 0);
-	else if (IS("close-tmp")) {
+	else if (IS("signals")) {
+		struct sigaction a;
+		sigset_t blocked;
+		sigprocmask(SIG_BLOCK, NULL, &blocked);
+		for (int s = 1; s < 65; s++) {
+			if (!sigaction(s, NULL, &a) && a.sa_handler != SIG_DFL) dprintf(1, "%d is not at its default ", s);
+			if (sigismember(&blocked, s) == 1) dprintf(1, "%d is blocked ", s);
+		}
+		say(1, "done");
+	} else if (IS("close-tmp")) {
 		close(open("/tmp/secret", O_CREAT | O_WRONLY, 0600));
 		say(1, chmod("/tmp", 0300) < 0 ? "not mine" : "closed");
 	} else if (IS("replace")) say(1, unlink(argv[2]) < 0 || open(argv[2], O_CREAT | O_WRONLY, 0600) < 0 ? strerror(errno) : "replaced");
