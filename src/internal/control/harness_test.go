@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,14 +27,7 @@ import (
 const group = faena.DefaultGroup
 
 // TestMain lets more tests run at once than there are cores: they wait more than they compute.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := flag.Set("test.parallel", "6"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(faenatest.Run(m, 6)) }
 
 // rig is an API's use cases on a real NATS server and a real document store, with what they are given besides.
 type rig struct {

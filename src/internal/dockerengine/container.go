@@ -9,6 +9,8 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
+
+	"faena.dev/faena/internal/faena"
 )
 
 // Where a container finds faena-init and the socket that leads to its worker.
@@ -178,22 +180,11 @@ func ownerOf(user string) string {
 // shm is where the C library has its shared memory.
 const shm = "/dev/shm"
 
-// mountable refuses the volumes that would hide what the container itself is made of. No image in its right mind
-// declares one, and the engine would make an anonymous volume of it.
+// mountable refuses the volumes that would hide what the container itself is made of. A deployment refuses them before;
+// those on init and on its socket do no harm.
 func mountable(volume string) bool {
 	p := path.Clean(volume)
-	if p == shm || p == InitTarget || p == SocketTarget {
-		return true
-	}
-	if !path.IsAbs(p) || p == "/" {
-		return false
-	}
-	for _, root := range []string{"/.faena", "/proc", "/sys", "/dev"} {
-		if p == root || strings.HasPrefix(p, root+"/") {
-			return false
-		}
-	}
-	return true
+	return p == InitTarget || p == SocketTarget || faena.ImageConfig{Volumes: []string{volume}}.BadVolume() == ""
 }
 
 func readOnly(source, target string) mount.Mount {

@@ -6,8 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
-	"flag"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -38,14 +36,7 @@ const group = faena.DefaultGroup
 const within = 20 * time.Second
 
 // TestMain lets more tests run at once than there are cores: they wait more than they compute.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := flag.Set("test.parallel", "4"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(faenatest.Run(m, 4)) }
 
 // platform is what an API stands on: the real use cases with a NATS server, a document store, passwords and an image
 // registry. It has the admin root and the users ann and bob; it has no worker yet.

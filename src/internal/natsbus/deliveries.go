@@ -228,7 +228,7 @@ func (d Delivery) answer(ctx context.Context, word []byte) error {
 }
 
 // Nak hands the message back; it is delivered again after delay. A short delay is waited for here: the server (2.15.2) at
-// times keeps a message that was handed back with a delay until AckWait has passed. Close ends the wait.
+// times keeps a message that was handed back with a delay for much longer, see DESIGN.md. Close ends the wait.
 func (d Delivery) Nak(_ context.Context, delay time.Duration) error {
 	if 0 < delay && delay <= d.b.o.AckWait/2 {
 		d.b.naks.Go(func() {

@@ -20,9 +20,6 @@ const (
 	// recorderPause is how long records stay away that could not be recorded; it doubles up to recorderLongPause.
 	recorderPause     = 500 * time.Millisecond
 	recorderLongPause = 15 * time.Second
-	// fetchFor is how long a fetch waits for more. The server ends it: one that the client ends by itself, as a fetch that
-	// does not wait may, can swallow what is redelivered then, until recorderAckWait.
-	fetchFor = 25 * time.Millisecond
 	// unreadablePause is how long a record of another version stays away.
 	unreadablePause = 5 * time.Minute
 )
@@ -63,7 +60,7 @@ type recorder struct {
 	group string
 	fn    func(context.Context, []faena.Record) error
 	// failed could not be recorded. They are held through the pause and handed back after it: of messages that are handed
-	// back with a delay the server (2.15.2) at times keeps the last one until recorderAckWait.
+	// back with a delay the server (2.15.2) at times keeps the last one, see DESIGN.md.
 	failed []jetstream.Msg
 }
 
@@ -119,7 +116,7 @@ func (r *recorder) batch(ctx context.Context, consumer jetstream.Consumer, size 
 // fetch adds what there is, up to size; full says that there may be more.
 func (r *recorder) fetch(done []ended, consumer jetstream.Consumer, size int) (_ []ended, full bool, err error) {
 	want := max(size-len(done), 1)
-	batch, err := consumer.Fetch(want, jetstream.FetchMaxWait(fetchFor))
+	batch, err := consumer.FetchNoWait(want)
 	if err != nil {
 		return done, false, err
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -25,14 +24,7 @@ import (
 )
 
 // TestMain lets more tests run at once than there are cores: they wait, mostly for containers to start.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := flag.Set("test.parallel", "4"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(faenatest.Run(m, 4)) }
 
 // installation is an appliance of a test with its first admin logged in, and a registry that it may reach.
 type installation struct {

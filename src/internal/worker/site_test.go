@@ -3,7 +3,6 @@ package worker_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -36,14 +35,7 @@ const (
 )
 
 // TestMain lets more tests run at once than there are cores: they wait more than they compute.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := flag.Set("test.parallel", "6"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(faenatest.Run(m, 6)) }
 
 // site is a real NATS server and a real Docker Engine for workers. The test plays the API: it records and publishes, and
 // nobody takes the records away.
