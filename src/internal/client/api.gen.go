@@ -893,8 +893,8 @@ type ClientInterface interface {
 	// PutFunctionWithBody Deploy a new revision
 	//
 	// Makes a new immutable revision and lets it serve. The image is looked up at its registry now and pinned to the
-	// digest of the platform's manifest, so an image that is missing, denied or of another architecture is a 422 now,
-	// and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
+	// digest of the platform's manifest, so an image that is missing, denied, of another architecture, without a command,
+	// or with a volume that cannot be one is a 422 now, and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -904,8 +904,8 @@ type ClientInterface interface {
 	// PutFunction Deploy a new revision
 	//
 	// Makes a new immutable revision and lets it serve. The image is looked up at its registry now and pinned to the
-	// digest of the platform's manifest, so an image that is missing, denied or of another architecture is a 422 now,
-	// and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
+	// digest of the platform's manifest, so an image that is missing, denied, of another architecture, without a command,
+	// or with a volume that cannot be one is a 422 now, and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1202,8 +1202,8 @@ func (c *operations) GetFunction(ctx context.Context, name FunctionName, params 
 // PutFunctionWithBody Deploy a new revision
 //
 // Makes a new immutable revision and lets it serve. The image is looked up at its registry now and pinned to the
-// digest of the platform's manifest, so an image that is missing, denied or of another architecture is a 422 now,
-// and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
+// digest of the platform's manifest, so an image that is missing, denied, of another architecture, without a command,
+// or with a volume that cannot be one is a 422 now, and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1223,8 +1223,8 @@ func (c *operations) PutFunctionWithBody(ctx context.Context, name FunctionName,
 // PutFunction Deploy a new revision
 //
 // Makes a new immutable revision and lets it serve. The image is looked up at its registry now and pinned to the
-// digest of the platform's manifest, so an image that is missing, denied or of another architecture is a 422 now,
-// and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
+// digest of the platform's manifest, so an image that is missing, denied, of another architecture, without a command,
+// or with a volume that cannot be one is a 422 now, and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2627,8 +2627,8 @@ type ClientWithResponsesInterface interface {
 	// PutFunctionWithBodyWithResponse Deploy a new revision
 	//
 	// Makes a new immutable revision and lets it serve. The image is looked up at its registry now and pinned to the
-	// digest of the platform's manifest, so an image that is missing, denied or of another architecture is a 422 now,
-	// and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
+	// digest of the platform's manifest, so an image that is missing, denied, of another architecture, without a command,
+	// or with a volume that cannot be one is a 422 now, and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2638,8 +2638,8 @@ type ClientWithResponsesInterface interface {
 	// PutFunctionWithResponse Deploy a new revision
 	//
 	// Makes a new immutable revision and lets it serve. The image is looked up at its registry now and pinned to the
-	// digest of the platform's manifest, so an image that is missing, denied or of another architecture is a 422 now,
-	// and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
+	// digest of the platform's manifest, so an image that is missing, denied, of another architecture, without a command,
+	// or with a volume that cannot be one is a 422 now, and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4166,8 +4166,8 @@ func (c *ClientWithResponses) GetFunctionWithResponse(ctx context.Context, name 
 // PutFunctionWithBodyWithResponse Deploy a new revision
 //
 // Makes a new immutable revision and lets it serve. The image is looked up at its registry now and pinned to the
-// digest of the platform's manifest, so an image that is missing, denied or of another architecture is a 422 now,
-// and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
+// digest of the platform's manifest, so an image that is missing, denied, of another architecture, without a command,
+// or with a volume that cannot be one is a 422 now, and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4183,8 +4183,8 @@ func (c *ClientWithResponses) PutFunctionWithBodyWithResponse(ctx context.Contex
 // PutFunctionWithResponse Deploy a new revision
 //
 // Makes a new immutable revision and lets it serve. The image is looked up at its registry now and pinned to the
-// digest of the platform's manifest, so an image that is missing, denied or of another architecture is a 422 now,
-// and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
+// digest of the platform's manifest, so an image that is missing, denied, of another architecture, without a command,
+// or with a volume that cannot be one is a 422 now, and the revision before goes on serving. An unknown field is a 422. The body is at most 256 KiB.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
