@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,6 +24,9 @@ import (
 type frontage struct {
 	host        string
 	away, hangs atomic.Bool
+	// refuses is what the engine says instead of starting a container; nil where it starts it. refused counts that.
+	refuses atomic.Pointer[string]
+	refused atomic.Int64
 	// created is called with the request when the engine has made a container, before the answer is passed on.
 	created atomic.Pointer[func(*http.Request)]
 }
@@ -54,6 +58,11 @@ func (s *site) frontage() *frontage {
 			panic(http.ErrAbortHandler) // the connection breaks
 		case f.hangs.Load():
 			<-r.Context().Done()
+		case f.refuses.Load() != nil && strings.HasSuffix(r.URL.Path, "/start"):
+			f.refused.Add(1)
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = fmt.Fprintf(w, `{"message":%q}`, *f.refuses.Load())
 		default:
 			proxy.ServeHTTP(w, r)
 		}
@@ -176,4 +185,36 @@ func TestWorker_ContainerEnds(t *testing.T) {
 	})
 	s.quiet()
 	faenatest.Eventually(t, patience, "what has ended is removed", func() bool { return len(h.containers()) == 1 })
+}
+
+// TestWorker_EngineRefuses: what an engine says while it stops fails nobody's activation, unless it says so again; what is
+// the image's own fault is told at once.
+func TestWorker_EngineRefuses(t *testing.T) {
+	t.Parallel()
+	s := start(t, 0)
+	f := s.frontage()
+	s.run("refused", f.behind)
+	passing := "failed to update store for object type *libnetwork.endpoint: open : no such file or directory"
+	lasting := "unable to find user nobody: no matching entries in passwd file"
+
+	f.refuses.Store(&passing)
+	id := s.send(s.function("f", nil), "arg")
+	faenatest.Eventually(t, patience, "a start is refused", func() bool { return f.refused.Load() == 1 })
+	f.refuses.Store(nil)
+	if r := s.ended(id); r.State != faena.StateSucceeded || r.Attempt != 1 {
+		t.Errorf("it was refused once: %+v", r)
+	}
+	for name, c := range map[string]struct {
+		says  string
+		tries int64
+	}{"again": {passing, 2}, "the image": {lasting, 1}} {
+		f.refused.Store(0)
+		f.refuses.Store(&c.says)
+		r := s.ended(s.send(s.function(strings.ReplaceAll(name, " ", "-"), nil), "arg"))
+		if r.Reason != faena.ReasonStartFailed || !strings.Contains(r.Message, c.says) || f.refused.Load() != c.tries {
+			t.Errorf("%s: after %d tries %+v", name, f.refused.Load(), r)
+		}
+	}
+	f.refuses.Store(nil)
+	s.quiet()
 }
