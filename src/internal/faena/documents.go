@@ -5,13 +5,14 @@ import (
 	"time"
 )
 
-// Documents is the port of the document store: functions with their revisions, users, and the history of
-// activations. Its adapters (boltstore; MongoDB later) pass one contract suite. All methods are safe for
-// concurrent use, return copies that the caller may change, honour ctx, and answer a store that is away with an
-// *Error of KindUnavailable and ComponentStore.
+// Documents is the port of the document store: functions with their revisions, users, groups, and the history of
+// activations. Its adapters, boltstore and mongostore, pass one contract suite. All methods are safe for concurrent use, by
+// several processes where the adapter allows it, return copies that the caller may change, honour ctx, and answer a store
+// that is away with an *Error of KindUnavailable and ComponentStore.
 type Documents interface {
 	FunctionDocuments
 	UserDocuments
+	GroupDocuments
 	HistoryDocuments
 
 	// Ping reports whether the store can be read and written.
@@ -82,6 +83,21 @@ type UserDocuments interface {
 	EraseUser(ctx context.Context, name string) error
 }
 
+// GroupDocuments holds the groups of worker hosts.
+type GroupDocuments interface {
+	// PutGroup makes or replaces a group. CreatedAt of an existing one is kept.
+	PutGroup(ctx context.Context, g Group) (created bool, err error)
+	// Group returns one; KindNotFound where there is none.
+	Group(ctx context.Context, name string) (Group, error)
+	// Groups lists all of them, at most MaxGroups, in order of name.
+	Groups(ctx context.Context) ([]Group, error)
+	// DeleteGroup removes one; KindNotFound where there is none.
+	DeleteGroup(ctx context.Context, name string) error
+	// GroupUses lists who uses a group, at most limit of them: users (tombstones left out) whose profile grants it, then
+	// functions whose current revision names it, each in order.
+	GroupUses(ctx context.Context, name string, limit int) ([]GroupUse, error)
+}
+
 // HistoryQuery selects a page of a user's activations, newest first.
 type HistoryQuery struct {
 	User     string
@@ -116,4 +132,20 @@ type HistoryDocuments interface {
 	Activations(ctx context.Context, q HistoryQuery) ([]Record, error)
 	// UserUsage sums a user's usage over all hours; Hour is zero. It outlives history that was pruned.
 	UserUsage(ctx context.Context, user string) (Usage, error)
+	// UsageByHour lists a user's usage of the hours from the given one on, oldest first, at most limit.
+	UsageByHour(ctx context.Context, user string, from time.Time, limit int) ([]Usage, error)
+
+	// Prune removes records that were admitted before the hour that before is in, at most limit of them, and returns what it
+	// removed, without inline bytes, so that its objects can be removed. Fewer than limit means that none is left. Usage stays
+	// as it is. The hour becomes HistoryStats.Horizon before the first is removed.
+	Prune(ctx context.Context, before time.Time, limit int) ([]Record, error)
+	// HistoryStats tells how much history there is. It costs no more than a few reads, however much that is.
+	HistoryStats(ctx context.Context) (HistoryStats, error)
+}
+
+// HistoryStats is how much history a store keeps.
+type HistoryStats struct {
+	Bytes   int64     // that records take, with their inline bytes; a close estimate, which falls as records are pruned
+	Oldest  time.Time // admission of the oldest record; zero where there is none
+	Horizon time.Time // the latest hour that Prune was called for: what was admitted before is gone, or will be; zero: never
 }

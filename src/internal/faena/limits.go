@@ -24,6 +24,9 @@ const (
 	// MaxSlots is the highest limit that a profile may give.
 	MaxSlots = 1000
 
+	// MaxGroups is how many groups of worker hosts an installation may have.
+	MaxGroups = 64
+
 	// SyncWait is how long a synchronous call may wait, and the latest start of its activation after admission.
 	SyncWait = 640 * time.Second
 	// AsyncStartWithin is the default latest start of an asynchronous activation after admission.
@@ -39,4 +42,7 @@ const (
 	FenceAfter = 25 * time.Second
 	// HeartbeatTTL is how long a worker counts as present after its last heartbeat.
 	HeartbeatTTL = 15 * time.Second
+	// LeaseTTL is how long an API stays the leader after it last said so, and LeaseEvery how often it says so.
+	LeaseTTL   = 6 * time.Second
+	LeaseEvery = 2 * time.Second
 )
