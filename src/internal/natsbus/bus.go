@@ -40,17 +40,16 @@ type Options struct {
 	NkeySeed []byte       // the identity of this daemon; default: none
 	Logger   *slog.Logger // default: nowhere
 
-	Groups    []string      // that Declare makes; default: faena.DefaultGroup
-	Replicas  int           // of each stream and bucket, 1 or 3; default 1
-	MaxStore  int64         // what the servers may keep on disk; default: the Server's, or 8 GiB
-	ObjectTTL time.Duration // of objects that their record's removal has left behind; default 8 days
-	AckWait   time.Duration // default faena.AckWait; tests shorten it
+	Group      string        // of a worker: by the servers of its queue the clock is read; default: faena.DefaultGroup
+	Replicas   int           // of each stream and bucket, 1 or 3; default 1
+	MaxStore   int64         // what one server may keep on disk; default: the Server's, or 8 GiB
+	GroupStore int64         // what a group may keep of it: a quarter queue, a quarter records, half objects; default: MaxStore
+	ObjectTTL  time.Duration // of objects that their record's removal has left behind; default 8 days
+	AckWait    time.Duration // default faena.AckWait; tests shorten it
 }
 
 func (o Options) withDefaults() Options {
-	if len(o.Groups) == 0 {
-		o.Groups = []string{faena.DefaultGroup}
-	}
+	o.Group = cmp.Or(o.Group, faena.DefaultGroup)
 	o.Replicas = cmp.Or(o.Replicas, 1)
 	o.AckWait = cmp.Or(o.AckWait, faena.AckWait)
 	o.ObjectTTL = cmp.Or(o.ObjectTTL, objectTTL)
@@ -58,6 +57,7 @@ func (o Options) withDefaults() Options {
 		o.MaxStore = cmp.Or(o.MaxStore, o.Server.maxStore)
 	}
 	o.MaxStore = cmp.Or(o.MaxStore, defaultMaxStore)
+	o.GroupStore = cmp.Or(o.GroupStore, o.MaxStore)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -78,6 +78,7 @@ type Bus struct {
 
 	mu          sync.Mutex
 	reconnected map[*func()]struct{}
+	groups      map[string]struct{} // that DeclareGroup has made
 
 	stop     context.CancelFunc
 	stopping <-chan struct{} // closed by stop
@@ -92,7 +93,8 @@ type reading struct{ here, server time.Time }
 // Connect connects to the server. The first connection must succeed; ctx bounds it.
 func Connect(ctx context.Context, o Options) (*Bus, error) {
 	o = o.withDefaults()
-	b := &Bus{o: o, log: o.Logger, code: newCodec(), look: make(chan struct{}, 1), reconnected: make(map[*func()]struct{})}
+	b := &Bus{o: o, log: o.Logger, code: newCodec(), look: make(chan struct{}, 1), reconnected: make(map[*func()]struct{}),
+		groups: map[string]struct{}{faena.DefaultGroup: {}}}
 	b.anchors = newAnchors(b)
 	opts, err := b.options(ctx)
 	if err != nil {
@@ -232,7 +234,7 @@ func (b *Bus) ServerNow() time.Time {
 	return time.Now()
 }
 
-// readClock asks a few times for the time of the server that keeps the first group's queue, and believes the fastest
+// readClock asks a few times for the time of the server that leads the queue of the bus's group, and believes the fastest
 // answer, which is taken to be stamped half-way. There is no call that only tells the time.
 func (b *Bus) readClock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, listFor)
@@ -244,7 +246,7 @@ func (b *Bus) readClock(ctx context.Context) error {
 			Now time.Time `json:"ts"`
 		}
 		sent := time.Now()
-		err := b.ask(ctx, api("STREAM.INFO", queueStream(b.o.Groups[0])), nil, &answer)
+		err := b.ask(ctx, api("STREAM.INFO", queueStream(b.o.Group)), nil, &answer)
 		if missing(err) {
 			return nil // it was never declared: Declare reads the clock
 		}

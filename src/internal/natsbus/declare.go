@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,24 +19,61 @@ const duplicateWindow = 2 * time.Minute
 // objectTTL is the default age at which an object is removed that its record's removal has left behind.
 const objectTTL = 8 * 24 * time.Hour
 
-// Declare makes every stream, bucket and consumer of the groups, or brings them up to date. It may be called at every
-// start, by several daemons at once. An update by which the server would delete messages is refused.
+// Declare makes every stream, bucket and consumer that all share, of the default group, and of the groups that DeclareGroup
+// was called for, or brings them up to date. It may be called at every start and reconnection, by several daemons at once.
+// An update by which the server would delete messages is refused.
 func (b *Bus) Declare(ctx context.Context) error {
 	shared := []jetstream.StreamConfig{
-		b.bucket(usersBucket, jetstream.StreamConfig{MaxBytes: 48 << 20}),
+		b.bucket(usersBucket, jetstream.StreamConfig{MaxBytes: 40 << 20}),
 		b.bucket(workersBucket, jetstream.StreamConfig{MaxBytes: 16 << 20, MaxAge: faena.HeartbeatTTL}),
+		b.bucket(leasesBucket, jetstream.StreamConfig{MaxBytes: 1 << 20, MaxAge: faena.LeaseTTL}),
 	}
 	for _, cfg := range shared {
 		if err := b.declareStream(ctx, cfg); err != nil {
 			return err
 		}
 	}
-	for _, group := range b.o.Groups {
+	for _, group := range b.declared() {
 		if err := b.declareGroup(ctx, group); err != nil {
 			return err
 		}
 	}
 	return b.readClock(ctx)
+}
+
+// DeclareGroup makes what belongs to a group, or brings it up to date.
+func (b *Bus) DeclareGroup(ctx context.Context, group string) error {
+	if err := b.declareGroup(ctx, group); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.groups[group] = struct{}{}
+	b.mu.Unlock()
+	return nil
+}
+
+// RemoveGroup deletes what belongs to a group with all that is in it; what is absent is no error.
+func (b *Bus) RemoveGroup(ctx context.Context, group string) error {
+	b.ForgetGroup(group)
+	for _, stream := range []string{queueStream(group), recordsStream(group), objectsStream(group)} {
+		if err := b.js.DeleteStream(ctx, stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("delete stream %s: %w", stream, err)
+		}
+	}
+	return nil
+}
+
+// ForgetGroup makes Declare leave a group out from now on: somebody else has removed it.
+func (b *Bus) ForgetGroup(group string) {
+	b.mu.Lock()
+	delete(b.groups, group)
+	b.mu.Unlock()
+}
+
+func (b *Bus) declared() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Sorted(maps.Keys(b.groups))
 }
 
 func (b *Bus) declareGroup(ctx context.Context, group string) error {
@@ -92,10 +131,10 @@ func (b *Bus) objectsConfig(group string) jetstream.StreamConfig {
 	}
 }
 
-// The shares of what the servers may keep; what the users' counters take is little.
-func (o Options) queueBytes() int64  { return o.MaxStore / 4 / int64(len(o.Groups)) }
-func (o Options) objectBytes() int64 { return o.MaxStore / 2 / int64(len(o.Groups)) }
-func (o Options) recordBytes() int64 { return o.MaxStore / 4 / int64(len(o.Groups)) }
+// The shares of what a group may keep; what the users' counters take is little.
+func (o Options) queueBytes() int64  { return o.GroupStore / 4 }
+func (o Options) objectBytes() int64 { return o.GroupStore / 2 }
+func (o Options) recordBytes() int64 { return o.GroupStore / 4 }
 
 // bucket is the stream of a bucket, as a client of NATS's key-value store expects it, but for direct gets: those may
 // answer with an older value than the last that was acknowledged.

@@ -17,6 +17,7 @@ import (
 //	objects-<group>            object store: in.<id>, out.<id>.<attempt>, log.<id>.<attempt>
 //	users                      bucket, key <user>.activations.active, .completed, .failed
 //	workers                    bucket, key <group>.<worker id>
+//	leases                     bucket, key <lease>
 //	Completed.<instance>.<group>, Cancel.<group>.<id>, Logs.<group>.<user>.<id>, LogTail.<group>.<id>,
 //	Changed.<kind>.<user>.<name>   core subjects
 //	_INBOX.<daemon>.<random>   where answers to one connection go
@@ -26,6 +27,7 @@ const (
 
 	usersBucket   = "users"
 	workersBucket = "workers"
+	leasesBucket  = "leases"
 
 	// anchor is the last token of what keeps a stream's newest file from running empty; see anchors.
 	anchor = "anchor"
@@ -93,6 +95,7 @@ func recordOf(subject string) (user, id string, ok bool) {
 }
 
 func workerSubject(group, id string) string      { return bucketSubject(workersBucket, group+"."+id) }
+func leaseSubject(name string) string            { return bucketSubject(leasesBucket, name) }
 func counterSubject(user, counter string) string { return bucketSubject(usersBucket, user+"."+counter) }
 
 // Objects are kept as a client of NATS's object store expects them: one message of meta, the data in chunks.

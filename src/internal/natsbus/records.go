@@ -46,13 +46,18 @@ func (b *Bus) putRecord(ctx context.Context, r *faena.Record, rev uint64) (uint6
 		return 0, fmt.Errorf("encode: %w", err)
 	}
 	b.anchors.recorded(r.Group, len(data))
-	subject := recordSubject(r.Group, r.User, r.ID)
+	return b.swap(ctx, recordsStream(r.Group), recordSubject(r.Group, r.User, r.ID), data, rev)
+}
+
+// swap is a compare-and-set: data is stored where the subject's last message is rev, or, with 0, where there is none. No two
+// writers may write the same data at the same revision.
+func (b *Bus) swap(ctx context.Context, stream, subject string, data []byte, rev uint64) (uint64, error) {
 	next, err := b.storeIf(ctx, subject, data, rev)
 	if !errors.Is(err, faena.ErrStale) {
 		return next, err
 	}
 	// After a change of leader the server may say so of a write that is our own: the leader decides.
-	m, ok, readErr := b.last(ctx, recordsStream(r.Group), subject)
+	m, ok, readErr := b.last(ctx, stream, subject)
 	switch {
 	case readErr != nil:
 		return 0, fmt.Errorf("%w: %w", faena.ErrUnknown, readErr)
