@@ -35,12 +35,13 @@ var mayImport = map[string][]string{
 	"internal/auth":         {"internal/faena"},
 	"internal/client":       {"internal/faena"},
 	"internal/faenatest":    {"internal/faena"},
+	"internal/natstest":     {"internal/faenatest"},
 	"internal/tools/*":      anything,
 	"cmd/*":                 anything,
 }
 
 // onlyTests are the packages that no program is made of.
-var onlyTests = []string{"internal/faenatest", "internal/rules"}
+var onlyTests = []string{"internal/faenatest", "internal/natstest", "internal/rules"}
 
 // mayUse says which packages may import a module of somebody else, so that what depends on it stays in one place;
 // docs/dependencies.md says why it is there.
@@ -53,9 +54,9 @@ var mayUse = map[string][]string{
 	"github.com/google/uuid":                 {"internal/control", "internal/natsbus", "internal/httpapi"},
 	"github.com/gorilla/mux":                 {"internal/httpapi"},
 	"github.com/kelseyhightower/envconfig":   {"internal/config"},
-	"github.com/nats-io/nats-server/v2":      {"internal/natsbus"},
-	"github.com/nats-io/nats.go":             {"internal/natsbus"},
-	"github.com/nats-io/nkeys":               {"internal/natsbus"},
+	"github.com/nats-io/nats-server/v2":      {"internal/natsbus", "internal/natstest"},
+	"github.com/nats-io/nats.go":             {"internal/natsbus", "internal/natstest"},
+	"github.com/nats-io/nkeys":               {"internal/natsbus", "internal/natstest"},
 	"github.com/oapi-codegen/runtime":        {"internal/httpapi", "internal/client"},
 	"github.com/prometheus/client_golang":    {"internal/telemetry"},
 	"github.com/spf13/cobra":                 {"cmd/faena"},
@@ -84,14 +85,14 @@ func imports(f *file) (complaints []string) {
 	if !known {
 		return []string{fmt.Sprintf("%s: package %s has no row in the table of imports", f.path, f.dir())}
 	}
+	noProgram := slices.Contains(onlyTests, f.dir()) || strings.HasPrefix(f.dir(), "internal/tools/")
 	for _, path := range f.imports() {
 		if std(path) {
 			continue
 		}
 		if ours, ok := strings.CutPrefix(path, module+"/"); ok {
 			switch {
-			case ours == f.dir(), matches(own, ours) && !slices.Contains(onlyTests, ours) && !strings.HasPrefix(ours, "cmd/"):
-			case strings.HasPrefix(f.dir(), "internal/tools/") && ours == "internal/faenatest":
+			case ours == f.dir(), matches(own, ours) && !strings.HasPrefix(ours, "cmd/") && (!slices.Contains(onlyTests, ours) || noProgram):
 			default:
 				complaints = append(complaints, fmt.Sprintf("%s: %s may not import %s", f.path, f.dir(), ours))
 			}
@@ -147,7 +148,8 @@ func TestImports_FindsABreach(t *testing.T) {
 		{"internal/worker/x.go", module + "/internal/faenatest", "may not import"},
 		{"cmd/faena/x.go", module + "/internal/faenatest", "may not import"},
 		{"internal/natsbus/x.go", module + "/internal/dockerengine", "may not import"},
-		{"internal/control/x.go", "github.com/nats-io/nats.go/jetstream", "is for internal/natsbus alone"},
+		{"cmd/faena/x.go", module + "/internal/natstest", "may not import"},
+		{"internal/control/x.go", "github.com/nats-io/nats.go/jetstream", "is for internal/natsbus, internal/natstest alone"},
 		{"internal/worker/x.go", "github.com/docker/docker/client", "is for internal/dockerengine alone"},
 		{"internal/control/x.go", "example.org/new", "no row in the table of modules"},
 		{"internal/helpers/x.go", "fmt", "no row in the table of imports"},
