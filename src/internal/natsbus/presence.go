@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
@@ -34,20 +35,52 @@ func (b *Bus) RemoveHeartbeat(ctx context.Context, group, id string) error {
 // Workers lists the workers whose heartbeat has not expired, of all groups, by group and id. One of a version that
 // cannot be read is left out.
 func (b *Bus) Workers(ctx context.Context) ([]faena.Worker, error) {
+	beats, err := b.heartbeats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]faena.Worker, len(beats))
+	for i := range beats {
+		out[i] = beats[i].worker
+	}
+	return out, nil
+}
+
+// Clocks tells how far the clock of this process (Of is ""), and those of the workers, are ahead of the servers'.
+func (b *Bus) Clocks(ctx context.Context) ([]faena.ClockDifference, error) {
+	out := []faena.ClockDifference{{Ahead: time.Since(b.ServerNow())}}
+	beats, err := b.heartbeats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, beat := range beats {
+		w := &beat.worker
+		out = append(out, faena.ClockDifference{Of: "worker " + w.Group + "/" + w.ID, Ahead: w.SeenAt.Sub(beat.stored)})
+	}
+	return out, nil
+}
+
+// heartbeat is what a worker says, and when the server stored it.
+type heartbeat struct {
+	worker faena.Worker
+	stored time.Time
+}
+
+func (b *Bus) heartbeats(ctx context.Context) ([]heartbeat, error) {
 	stream := bucketStream(workersBucket)
 	subjects, err := b.subjects(ctx, stream, bucketSubjects(workersBucket))
 	if err != nil {
 		return nil, err
 	}
-	found := make(chan faena.Worker, len(subjects))
+	found := make(chan heartbeat, len(subjects))
 	var reads errgroup.Group
 	reads.SetLimit(parallel)
 	for subject := range subjects {
 		reads.Go(func() error {
 			m, ok, err := b.last(ctx, stream, subject)
-			var w faena.Worker
-			if err == nil && ok && json.Unmarshal(m.Data, &w) == nil && checkSchema(w.Schema) == nil {
-				found <- w
+			h := heartbeat{stored: m.Time}
+			if err == nil && ok && json.Unmarshal(m.Data, &h.worker) == nil && checkSchema(h.worker.Schema) == nil {
+				found <- h
 			}
 			return err
 		})
@@ -56,11 +89,13 @@ func (b *Bus) Workers(ctx context.Context) ([]faena.Worker, error) {
 		return nil, fmt.Errorf("read the heartbeats: %w", err)
 	}
 	close(found)
-	out := make([]faena.Worker, 0, len(subjects))
-	for w := range found {
-		out = append(out, w)
+	out := make([]heartbeat, 0, len(subjects))
+	for h := range found {
+		out = append(out, h)
 	}
-	slices.SortFunc(out, func(a, b faena.Worker) int { return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(out, func(a, b heartbeat) int {
+		return cmp.Or(cmp.Compare(a.worker.Group, b.worker.Group), cmp.Compare(a.worker.ID, b.worker.ID))
+	})
 	return out, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -71,18 +72,29 @@ func (b *Bus) swap(ctx context.Context, stream, subject string, data []byte, rev
 
 // Record reads a record from the leader, with its revision; KindNotFound where it is absent.
 func (b *Bus) Record(ctx context.Context, group, user, id string) (*faena.Record, uint64, error) {
+	r, m, err := b.record(ctx, group, user, id)
+	return r, m.Sequence, err
+}
+
+// RecordAge reads like Record, and tells how long ago the record was last changed, by the server's clock.
+func (b *Bus) RecordAge(ctx context.Context, group, user, id string) (*faena.Record, uint64, time.Duration, error) {
+	r, m, err := b.record(ctx, group, user, id)
+	return r, m.Sequence, max(0, b.ServerNow().Sub(m.Time)), err
+}
+
+func (b *Bus) record(ctx context.Context, group, user, id string) (*faena.Record, stored, error) {
 	m, ok, err := b.last(ctx, recordsStream(group), recordSubject(group, user, id))
 	if err != nil {
-		return nil, 0, fmt.Errorf("read record %s: %w", id, err)
+		return nil, stored{}, fmt.Errorf("read record %s: %w", id, err)
 	}
 	if !ok {
-		return nil, 0, faena.NotFound("activation", id)
+		return nil, stored{}, faena.NotFound("activation", id)
 	}
 	r, err := decodeRecord(m.Data)
 	if err != nil {
-		return nil, 0, fmt.Errorf("read record %s: %w", id, err)
+		return nil, stored{}, fmt.Errorf("read record %s: %w", id, err)
 	}
-	return r, m.Sequence, nil
+	return r, m, nil
 }
 
 // PurgeRecord removes the key without a marker; one that is absent is no error.

@@ -75,7 +75,7 @@ func TestLoadOrCreate(t *testing.T) {
 	if !strings.HasPrefix(string(text), "# public key: "+first.Recipient()+"\n") {
 		t.Error("the file does not say its public key")
 	}
-	ciphertext := sealed(t, newSealer(t, newIdentity(t), first), "default", []byte("secret"))
+	ciphertext := sealed(t, newSealer(t, newIdentity(t)), first, []byte("secret"))
 	if got, err := NewOpener(again).Open(ciphertext); err != nil || string(got) != "secret" {
 		t.Errorf("after a restart it is %q, %v", got, err)
 	}

@@ -101,45 +101,37 @@ func write(path, text string) (err error) {
 }
 
 // Sealer seals for the workers of a group, and for the APIs, which seal anew when a group's key changes.
-type Sealer struct {
-	own    age.Recipient
-	groups map[string]age.Recipient
-}
+type Sealer struct{ own age.Recipient }
 
-// NewSealer takes the API's own public key and those of the groups, by name.
-func NewSealer(own string, groups map[string]string) (*Sealer, error) {
-	s := &Sealer{groups: make(map[string]age.Recipient, len(groups))}
-	var err error
-	if s.own, err = age.ParseX25519Recipient(own); err != nil {
+// NewSealer takes the APIs' own public key.
+func NewSealer(own string) (*Sealer, error) {
+	r, err := age.ParseX25519Recipient(own)
+	if err != nil {
 		return nil, errors.New("the API's public key is none")
 	}
-	for name, key := range groups {
-		if s.groups[name], err = age.ParseX25519Recipient(strings.TrimSpace(key)); err != nil {
-			return nil, fmt.Errorf("the public key of group %s is none", name)
-		}
-	}
-	return s, nil
+	return &Sealer{r}, nil
 }
 
-// Seal returns the ciphertext of at most MaxBytes. An error names the group, never the content.
-func (s *Sealer) Seal(group string, plaintext []byte) ([]byte, error) {
-	to := s.groups[group]
+// Seal returns the ciphertext of at most MaxBytes for the owner of a public key (age1…), and for the APIs. An error never
+// holds the content.
+func (s *Sealer) Seal(recipient string, plaintext []byte) ([]byte, error) {
+	to, err := age.ParseX25519Recipient(strings.TrimSpace(recipient))
 	switch {
-	case to == nil:
-		return nil, fmt.Errorf("group %s has no public key", group)
+	case err != nil:
+		return nil, errors.New("the public key to seal for is none")
 	case len(plaintext) > MaxBytes:
 		return nil, fmt.Errorf("it is %d bytes, at most %d can be sealed", len(plaintext), MaxBytes)
 	}
 	var out bytes.Buffer
 	w, err := age.Encrypt(&out, s.own, to)
 	if err != nil {
-		return nil, fmt.Errorf("encrypt for group %s: %w", group, err)
+		return nil, fmt.Errorf("seal: %w", err)
 	}
 	if _, err := w.Write(plaintext); err != nil {
-		return nil, fmt.Errorf("encrypt for group %s: %w", group, err)
+		return nil, fmt.Errorf("seal: %w", err)
 	}
 	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("encrypt for group %s: %w", group, err)
+		return nil, fmt.Errorf("seal: %w", err)
 	}
 	return out.Bytes(), nil
 }

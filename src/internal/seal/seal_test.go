@@ -22,23 +22,18 @@ func newIdentity(t *testing.T) Identity {
 	return Identity{x}
 }
 
-// newSealer seals for the group "default", and for "gpu" where its key is given.
-func newSealer(t *testing.T, api, group Identity, gpu ...Identity) *Sealer {
+func newSealer(t *testing.T, api Identity) *Sealer {
 	t.Helper()
-	groups := map[string]string{"default": group.Recipient()}
-	for _, id := range gpu {
-		groups["gpu"] = id.Recipient() + "\n"
-	}
-	s, err := NewSealer(api.Recipient(), groups)
+	s, err := NewSealer(api.Recipient())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func sealed(t *testing.T, s *Sealer, group string, plaintext []byte) []byte {
+func sealed(t *testing.T, s *Sealer, group Identity, plaintext []byte) []byte {
 	t.Helper()
-	out, err := s.Seal(group, plaintext)
+	out, err := s.Seal(group.Recipient()+"\n", plaintext)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,13 +43,13 @@ func sealed(t *testing.T, s *Sealer, group string, plaintext []byte) []byte {
 func TestSealer_RoundTrip(t *testing.T) {
 	t.Parallel()
 	api, group := newIdentity(t), newIdentity(t)
-	s := newSealer(t, api, group)
+	s := newSealer(t, api)
 	for name, size := range map[string]int{"Empty": 0, "OneByte": 1, "ACredential": 60, "OfOneChunk": 64<<10 - 1, "TheMost": MaxBytes} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			plaintext := make([]byte, size)
 			_, _ = rand.Read(plaintext) // never fails
-			ciphertext := sealed(t, s, "default", plaintext)
+			ciphertext := sealed(t, s, group, plaintext)
 			for who, id := range map[string]Identity{"a worker of the group": group, "the API": api} {
 				if got, err := NewOpener(id).Open(ciphertext); err != nil || !bytes.Equal(got, plaintext) {
 					t.Errorf("%s opens %d bytes, %v", who, len(got), err)
@@ -65,25 +60,26 @@ func TestSealer_RoundTrip(t *testing.T) {
 			}
 		})
 	}
-	if one, two := sealed(t, s, "default", []byte("secret")), sealed(t, s, "default", []byte("secret")); bytes.Equal(one, two) {
+	if one, two := sealed(t, s, group, []byte("secret")), sealed(t, s, group, []byte("secret")); bytes.Equal(one, two) {
 		t.Error("what is sealed twice is the same: it tells which users have one password")
 	}
 }
 
 func TestSealer_SealRefuses(t *testing.T) {
 	t.Parallel()
-	s := newSealer(t, newIdentity(t), newIdentity(t))
+	s := newSealer(t, newIdentity(t))
+	group := newIdentity(t)
 	for name, c := range map[string]struct {
-		group     string
+		recipient string
 		plaintext []byte
 		want      string
 	}{
-		"TooLarge":      {"default", bytes.Repeat([]byte("secret "), MaxBytes), "it is 458752 bytes, at most 65536 can be sealed"},
-		"NoSuchGroup":   {"gpu", []byte("secret"), "group gpu has no public key"},
-		"NoGroup":       {"", []byte("secret"), "group  has no public key"},
-		"InAnotherCase": {"Default", []byte("secret"), "group Default has no public key"},
+		"TooLarge":      {group.Recipient(), bytes.Repeat([]byte("secret "), MaxBytes), "it is 458752 bytes, at most 65536 can be sealed"},
+		"NoKey":         {"", []byte("secret"), "the public key to seal for is none"},
+		"APrivateKey":   {group.x.String(), []byte("secret"), "the public key to seal for is none"},
+		"SomethingElse": {"age1nonsense", []byte("secret"), "the public key to seal for is none"},
 	} {
-		if out, err := s.Seal(c.group, c.plaintext); out != nil || err == nil || err.Error() != c.want {
+		if out, err := s.Seal(c.recipient, c.plaintext); out != nil || err == nil || err.Error() != c.want {
 			t.Errorf("%s: it is %d bytes, %v; want %q", name, len(out), err, c.want)
 		}
 	}
@@ -93,8 +89,8 @@ func TestSealer_SealRefuses(t *testing.T) {
 func TestOpener_OpensForItsGroupOnly(t *testing.T) {
 	t.Parallel()
 	api, group, gpu := newIdentity(t), newIdentity(t), newIdentity(t)
-	s := newSealer(t, api, group, gpu)
-	ciphertext := sealed(t, s, "gpu", []byte("user:password"))
+	s := newSealer(t, api)
+	ciphertext := sealed(t, s, gpu, []byte("user:password"))
 	for name, c := range map[string]struct {
 		identities []Identity
 		opens      bool
@@ -120,7 +116,7 @@ func TestOpener_Damaged(t *testing.T) {
 	t.Parallel()
 	const plaintext = "ann:a-password-of-a-registry"
 	api, group := newIdentity(t), newIdentity(t)
-	good := sealed(t, newSealer(t, api, group), "default", []byte(plaintext))
+	good := sealed(t, newSealer(t, api), group, []byte(plaintext))
 	o := NewOpener(group)
 	try := func(what string, ciphertext []byte) {
 		t.Helper()
@@ -142,7 +138,7 @@ func TestOpener_Damaged(t *testing.T) {
 	for _, n := range []int{0, 1, 20, len(good) / 2, len(good) - 1} {
 		try(fmt.Sprintf("cut off after %d bytes", n), good[:n])
 	}
-	other := sealed(t, newSealer(t, api, group), "default", []byte(plaintext))
+	other := sealed(t, newSealer(t, api), group, []byte(plaintext))
 	body := func(b []byte) int { return bytes.LastIndex(b, []byte("---")) + 48 }
 	for what, bad := range map[string][]byte{
 		"a byte more":                append(slices.Clone(good), 0),
@@ -178,16 +174,8 @@ func TestOpener_TooLarge(t *testing.T) {
 func TestNewSealer_BadKeys(t *testing.T) {
 	t.Parallel()
 	id := newIdentity(t)
-	for name, c := range map[string]struct {
-		own, group, want string
-	}{
-		"OwnIsNone":       {"age1nonsense", id.Recipient(), "the API's public key is none"},
-		"OwnIsPrivate":    {id.x.String(), id.Recipient(), "the API's public key is none"},
-		"GroupsIsNone":    {id.Recipient(), "", "the public key of group gpu is none"},
-		"GroupsIsPrivate": {id.Recipient(), id.x.String(), "the public key of group gpu is none"},
-	} {
-		s, err := NewSealer(c.own, map[string]string{"gpu": c.group})
-		if s != nil || err == nil || err.Error() != c.want {
+	for name, own := range map[string]string{"None": "age1nonsense", "Private": id.x.String()} {
+		if s, err := NewSealer(own); s != nil || err == nil || err.Error() != "the API's public key is none" {
 			t.Errorf("%s: it is %v, %v", name, s, err)
 		}
 	}

@@ -21,9 +21,9 @@ func (s *site) sealed(c faena.Credentials) []byte {
 	s.t.Helper()
 	plain, err := json.Marshal(c)
 	s.check(err)
-	sealer, err := seal.NewSealer(s.identity.Recipient(), map[string]string{group: s.identity.Recipient()})
+	sealer, err := seal.NewSealer(s.identity.Recipient())
 	s.check(err)
-	out, err := sealer.Seal(group, plain)
+	out, err := sealer.Seal(s.identity.Recipient(), plain)
 	s.check(err)
 	return out
 }
