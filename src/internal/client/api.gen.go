@@ -53,6 +53,24 @@ func (e Component) Valid() bool {
 	}
 }
 
+// Defines values for GroupState.
+const (
+	GroupStatePending GroupState = "pending"
+	GroupStateReady   GroupState = "ready"
+)
+
+// Valid indicates whether the value is a known member of the GroupState enum.
+func (e GroupState) Valid() bool {
+	switch e {
+	case GroupStatePending:
+		return true
+	case GroupStateReady:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Input.
 const (
 	InputArg   Input = "arg"
@@ -248,6 +266,15 @@ type ActivationPage struct {
 	Next  string       `json:"next,omitempty"`
 }
 
+// ClockDifference How far a clock is ahead of the queue's.
+type ClockDifference struct {
+	// AheadMs In milliseconds; negative: behind.
+	AheadMs int64 `json:"ahead_ms"`
+
+	// Of `api` and an instance, or `worker`, a group and an id.
+	Of string `json:"of"`
+}
+
 // Component The part where it happened.
 type Component string
 
@@ -255,6 +282,38 @@ type Component string
 type Credentials struct {
 	Password string `json:"password"`
 	Username string `json:"username"`
+}
+
+// Diagnosis defines model for Diagnosis.
+type Diagnosis struct {
+	Clocks []ClockDifference `json:"clocks"`
+
+	// Documents The document store.
+	Documents DocumentsHealth `json:"documents"`
+
+	// Instance The API that answers.
+	Instance string `json:"instance"`
+
+	// Leader The instance that leads; empty where none does.
+	Leader  string         `json:"leader"`
+	Servers []QueueServer  `json:"servers"`
+	Streams []StreamHealth `json:"streams"`
+
+	// Unreadable At most 100.
+	Unreadable []Unreadable `json:"unreadable"`
+	Version    string       `json:"version"`
+}
+
+// DocumentsHealth The document store.
+type DocumentsHealth struct {
+	// Kind `bbolt` or `mongodb`.
+	Kind string `json:"kind"`
+
+	// Problem Why it cannot be used now.
+	Problem string `json:"problem,omitempty"`
+
+	// Warning What to know although it works.
+	Warning string `json:"warning,omitempty"`
 }
 
 // EndEvent defines model for EndEvent.
@@ -308,6 +367,43 @@ type FunctionPage struct {
 	Items []FunctionHead `json:"items"`
 	Next  string         `json:"next,omitempty"`
 }
+
+// Group defines model for Group.
+type Group struct {
+	// Active Activations that are queued or running.
+	Active    int       `json:"active"`
+	CreatedAt time.Time `json:"created_at"`
+	Name      string    `json:"name"`
+	Nkey      string    `json:"nkey"`
+
+	// Ready Of these, those that take activations.
+	Ready     int    `json:"ready"`
+	Recipient string `json:"recipient"`
+
+	// State `pending` until a worker of the group has connected: no function may name it.
+	State     GroupState `json:"state"`
+	UpdatedAt time.Time  `json:"updated_at"`
+
+	// Workers Those that sent a heartbeat in the last 15 s.
+	Workers int `json:"workers"`
+}
+
+// GroupKeys defines model for GroupKeys.
+type GroupKeys struct {
+	// Nkey Public nkey of a user (U…), by which NATS knows the group's workers; empty where NATS asks for none.
+	Nkey string `json:"nkey,omitempty"`
+
+	// Recipient Public age key (age1…), which credentials are sealed to for the group.
+	Recipient string `json:"recipient,omitempty"`
+}
+
+// GroupList defines model for GroupList.
+type GroupList struct {
+	Items []Group `json:"items"`
+}
+
+// GroupState `pending` until a worker of the group has connected: no function may name it.
+type GroupState string
 
 // Input How the parameter reaches the process, as its last argument, on standard input, or both.
 type Input string
@@ -392,6 +488,18 @@ type Problem struct {
 
 	// Type `urn:faena:problem:` and the reason.
 	Type string `json:"type"`
+}
+
+// QueueServer A NATS server.
+type QueueServer struct {
+	Address string `json:"address"`
+
+	// Name Absent while it cannot be reached.
+	Name string `json:"name,omitempty"`
+
+	// Problem What is wrong, and what to do.
+	Problem string `json:"problem,omitempty"`
+	Version string `json:"version,omitempty"`
 }
 
 // Readiness defines model for Readiness.
@@ -504,6 +612,26 @@ type Spec struct {
 // State defines model for State.
 type State string
 
+// StreamHealth A stream, bucket or object store.
+type StreamHealth struct {
+	// Behind Servers whose copy is behind.
+	Behind []string `json:"behind,omitempty"`
+
+	// Group Absent of what belongs to all groups.
+	Group string `json:"group,omitempty"`
+
+	// Leader The server that leads it; absent where none does.
+	Leader  string `json:"leader,omitempty"`
+	Name    string `json:"name"`
+	Problem string `json:"problem,omitempty"`
+
+	// Replicas That it has.
+	Replicas int `json:"replicas"`
+
+	// Wanted That the setting FAENA_NATS_REPLICAS asks for.
+	Wanted int `json:"wanted"`
+}
+
 // Timings The stages in microseconds.
 type Timings struct {
 	// PullUs Pull of the image; 0 where it was present.
@@ -523,6 +651,24 @@ type Timings struct {
 
 	// TotalUs From the queue's acknowledgement to the end.
 	TotalUs int64 `json:"total_us"`
+}
+
+// Unreadable A message or record of a schema version that this instance does not read. It is neither run nor lost.
+type Unreadable struct {
+	// ActivationID Where that can be told.
+	ActivationID string `json:"activation_id,omitempty"`
+	Group        string `json:"group,omitempty"`
+	Problem      string `json:"problem"`
+
+	// Schema The version that it says it has; 0 where even that cannot be read.
+	Schema int `json:"schema"`
+
+	// Sequence In its stream.
+	Sequence int64  `json:"sequence,omitempty"`
+	User     string `json:"user,omitempty"`
+
+	// Where `queue` or `records`.
+	Where string `json:"where"`
 }
 
 // Usage defines model for Usage.
@@ -607,6 +753,9 @@ type ActivationID = string
 
 // FunctionName defines model for FunctionName.
 type FunctionName = string
+
+// GroupName defines model for GroupName.
+type GroupName = string
 
 // IfMatch defines model for IfMatch.
 type IfMatch = string
@@ -741,6 +890,9 @@ type PutFunctionJSONRequestBody = Spec
 // RollbackFunctionJSONRequestBody defines body for RollbackFunction for application/json ContentType.
 type RollbackFunctionJSONRequestBody = Rollback
 
+// PutGroupJSONRequestBody defines body for PutGroup for application/json ContentType.
+type PutGroupJSONRequestBody = GroupKeys
+
 // PutUserJSONRequestBody defines body for PutUser for application/json ContentType.
 type PutUserJSONRequestBody = UserProfile
 
@@ -872,6 +1024,14 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/activations/{id}/result (the `GetResult` operationId).
 	GetResult(ctx context.Context, id ActivationID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetDiagnosis Tell what is wrong with the installation (admin)
+	//
+	// What this instance sees of the messaging servers, the streams, the document store and the clocks, and what cannot be
+	// read. It is 200 also where something is wrong: `problem` says what, and what to do.
+	//
+	// Corresponds with GET /v1/diagnosis (the `GetDiagnosis` operationId).
+	GetDiagnosis(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListFunctions List functions in order of name
 	//
 	// Corresponds with GET /v1/functions (the `ListFunctions` operationId).
@@ -958,6 +1118,43 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/functions/{name}/rollback (the `RollbackFunction` operationId).
 	RollbackFunction(ctx context.Context, name FunctionName, params *RollbackFunctionParams, body RollbackFunctionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListGroups List all groups in order of name (admin)
+	//
+	// Corresponds with GET /v1/groups (the `ListGroups` operationId).
+	ListGroups(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteGroup Remove a group that nobody uses (admin)
+	//
+	// Corresponds with DELETE /v1/groups/{name} (the `DeleteGroup` operationId).
+	DeleteGroup(ctx context.Context, name GroupName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetGroup Read a group (admin)
+	//
+	// Corresponds with GET /v1/groups/{name} (the `GetGroup` operationId).
+	GetGroup(ctx context.Context, name GroupName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutGroupWithBody Make or change a group (admin)
+	//
+	// Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
+	// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
+	// has connected. An unknown field is a 422.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/groups/{name} (the `PutGroup` operationId).
+	PutGroupWithBody(ctx context.Context, name GroupName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutGroup Make or change a group (admin)
+	//
+	// Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
+	// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
+	// has connected. An unknown field is a 422.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/groups/{name} (the `PutGroup` operationId).
+	PutGroup(ctx context.Context, name GroupName, body PutGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListUsers List users in order of name (admin)
 	//
@@ -1151,6 +1348,24 @@ func (c *operations) GetResult(ctx context.Context, id ActivationID, reqEditors 
 	return c.Client.Do(req)
 }
 
+// GetDiagnosis Tell what is wrong with the installation (admin)
+//
+// What this instance sees of the messaging servers, the streams, the document store and the clocks, and what cannot be
+// read. It is 200 also where something is wrong: `problem` says what, and what to do.
+//
+// Corresponds with GET /v1/diagnosis (the `GetDiagnosis` operationId).
+func (c *operations) GetDiagnosis(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDiagnosisRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListFunctions List functions in order of name
 //
 // Corresponds with GET /v1/functions (the `ListFunctions` operationId).
@@ -1318,6 +1533,93 @@ func (c *operations) RollbackFunctionWithBody(ctx context.Context, name Function
 // Corresponds with POST /v1/functions/{name}/rollback (the `RollbackFunction` operationId).
 func (c *operations) RollbackFunction(ctx context.Context, name FunctionName, params *RollbackFunctionParams, body RollbackFunctionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRollbackFunctionRequest(c.Server, name, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListGroups List all groups in order of name (admin)
+//
+// Corresponds with GET /v1/groups (the `ListGroups` operationId).
+func (c *operations) ListGroups(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListGroupsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteGroup Remove a group that nobody uses (admin)
+//
+// Corresponds with DELETE /v1/groups/{name} (the `DeleteGroup` operationId).
+func (c *operations) DeleteGroup(ctx context.Context, name GroupName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteGroupRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetGroup Read a group (admin)
+//
+// Corresponds with GET /v1/groups/{name} (the `GetGroup` operationId).
+func (c *operations) GetGroup(ctx context.Context, name GroupName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetGroupRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutGroupWithBody Make or change a group (admin)
+//
+// Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
+// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
+// has connected. An unknown field is a 422.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/groups/{name} (the `PutGroup` operationId).
+func (c *operations) PutGroupWithBody(ctx context.Context, name GroupName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutGroupRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutGroup Make or change a group (admin)
+//
+// Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
+// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
+// has connected. An unknown field is a 422.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/groups/{name} (the `PutGroup` operationId).
+func (c *operations) PutGroup(ctx context.Context, name GroupName, body PutGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutGroupRequest(c.Server, name, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1792,6 +2094,33 @@ func NewGetResultRequest(server string, id ActivationID) (*http.Request, error) 
 	return req, nil
 }
 
+// NewGetDiagnosisRequest constructs an http.Request for the GetDiagnosis method
+func NewGetDiagnosisRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/diagnosis")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListFunctionsRequest constructs an http.Request for the ListFunctions method
 func NewListFunctionsRequest(server string, params *ListFunctionsParams) (*http.Request, error) {
 	var err error
@@ -2206,6 +2535,148 @@ func NewRollbackFunctionRequestWithBody(server string, name FunctionName, params
 	return req, nil
 }
 
+// NewListGroupsRequest constructs an http.Request for the ListGroups method
+func NewListGroupsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/groups")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteGroupRequest constructs an http.Request for the DeleteGroup method
+func NewDeleteGroupRequest(server string, name GroupName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/groups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetGroupRequest constructs an http.Request for the GetGroup method
+func NewGetGroupRequest(server string, name GroupName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/groups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutGroupRequest calls the generic PutGroup builder with application/json body
+func NewPutGroupRequest(server string, name GroupName, body PutGroupJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutGroupRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewPutGroupRequestWithBody constructs an http.Request for the PutGroup method, with any body, and a specified content type
+func NewPutGroupRequestWithBody(server string, name GroupName, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/groups/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListUsersRequest constructs an http.Request for the ListUsers method
 func NewListUsersRequest(server string, params *ListUsersParams) (*http.Request, error) {
 	var err error
@@ -2600,6 +3071,16 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/activations/{id}/result (the `GetResult` operationId).
 	GetResultWithResponse(ctx context.Context, id ActivationID, reqEditors ...RequestEditorFn) (*GetResultResponse, error)
 
+	// GetDiagnosisWithResponse Tell what is wrong with the installation (admin)
+	//
+	// What this instance sees of the messaging servers, the streams, the document store and the clocks, and what cannot be
+	// read. It is 200 also where something is wrong: `problem` says what, and what to do.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/diagnosis (the `GetDiagnosis` operationId).
+	GetDiagnosisWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDiagnosisResponse, error)
+
 	// ListFunctionsWithResponse List functions in order of name
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -2694,6 +3175,49 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/functions/{name}/rollback (the `RollbackFunction` operationId).
 	RollbackFunctionWithResponse(ctx context.Context, name FunctionName, params *RollbackFunctionParams, body RollbackFunctionJSONRequestBody, reqEditors ...RequestEditorFn) (*RollbackFunctionResponse, error)
+
+	// ListGroupsWithResponse List all groups in order of name (admin)
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/groups (the `ListGroups` operationId).
+	ListGroupsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGroupsResponse, error)
+
+	// DeleteGroupWithResponse Remove a group that nobody uses (admin)
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/groups/{name} (the `DeleteGroup` operationId).
+	DeleteGroupWithResponse(ctx context.Context, name GroupName, reqEditors ...RequestEditorFn) (*DeleteGroupResponse, error)
+
+	// GetGroupWithResponse Read a group (admin)
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/groups/{name} (the `GetGroup` operationId).
+	GetGroupWithResponse(ctx context.Context, name GroupName, reqEditors ...RequestEditorFn) (*GetGroupResponse, error)
+
+	// PutGroupWithBodyWithResponse Make or change a group (admin)
+	//
+	// Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
+	// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
+	// has connected. An unknown field is a 422.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/groups/{name} (the `PutGroup` operationId).
+	PutGroupWithBodyWithResponse(ctx context.Context, name GroupName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutGroupResponse, error)
+
+	// PutGroupWithResponse Make or change a group (admin)
+	//
+	// Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
+	// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
+	// has connected. An unknown field is a 422.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/groups/{name} (the `PutGroup` operationId).
+	PutGroupWithResponse(ctx context.Context, name GroupName, body PutGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*PutGroupResponse, error)
 
 	// ListUsersWithResponse List users in order of name (admin)
 	//
@@ -3147,6 +3671,54 @@ func (r GetResultResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetResultResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDiagnosisResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Diagnosis
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDiagnosisResponse) GetJSON200() *Diagnosis {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetDiagnosisResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDiagnosisResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDiagnosisResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDiagnosisResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDiagnosisResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3657,6 +4229,233 @@ func (r RollbackFunctionResponse) ContentType() string {
 	return ""
 }
 
+type ListGroupsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *GroupList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListGroupsResponse) GetJSON200() *GroupList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListGroupsResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListGroupsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListGroupsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListGroupsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListGroupsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Problem
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r DeleteGroupResponse) GetApplicationProblemJSON409() *Problem {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteGroupResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Group
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetGroupResponse) GetJSON200() *Group {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetGroupResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// PutGroupResponse201Headers the declared response headers of an HTTP 201 response for PutGroup
+type PutGroupResponse201Headers struct {
+	Location string
+}
+
+type PutGroupResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Group
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Group
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *MalformedProblem
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Problem
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *InvalidProblem
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *PutGroupResponse201Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PutGroupResponse) GetJSON200() *Group {
+	return r.JSON200
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r PutGroupResponse) GetJSON201() *Group {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r PutGroupResponse) GetApplicationProblemJSON400() *MalformedProblem {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r PutGroupResponse) GetApplicationProblemJSON409() *Problem {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r PutGroupResponse) GetApplicationProblemJSON422() *InvalidProblem {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutGroupResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutGroupResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutGroupResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutGroupResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutGroupResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListUsersResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -4121,6 +4920,22 @@ func (c *ClientWithResponses) GetResultWithResponse(ctx context.Context, id Acti
 	return ParseGetResultResponse(rsp)
 }
 
+// GetDiagnosisWithResponse Tell what is wrong with the installation (admin)
+//
+// What this instance sees of the messaging servers, the streams, the document store and the clocks, and what cannot be
+// read. It is 200 also where something is wrong: `problem` says what, and what to do.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/diagnosis (the `GetDiagnosis` operationId).
+func (c *ClientWithResponses) GetDiagnosisWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDiagnosisResponse, error) {
+	rsp, err := c.GetDiagnosis(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDiagnosisResponse(rsp)
+}
+
 // ListFunctionsWithResponse List functions in order of name
 //
 // Returns a wrapper object for the known response body format(s).
@@ -4268,6 +5083,79 @@ func (c *ClientWithResponses) RollbackFunctionWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseRollbackFunctionResponse(rsp)
+}
+
+// ListGroupsWithResponse List all groups in order of name (admin)
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/groups (the `ListGroups` operationId).
+func (c *ClientWithResponses) ListGroupsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGroupsResponse, error) {
+	rsp, err := c.ListGroups(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListGroupsResponse(rsp)
+}
+
+// DeleteGroupWithResponse Remove a group that nobody uses (admin)
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/groups/{name} (the `DeleteGroup` operationId).
+func (c *ClientWithResponses) DeleteGroupWithResponse(ctx context.Context, name GroupName, reqEditors ...RequestEditorFn) (*DeleteGroupResponse, error) {
+	rsp, err := c.DeleteGroup(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteGroupResponse(rsp)
+}
+
+// GetGroupWithResponse Read a group (admin)
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/groups/{name} (the `GetGroup` operationId).
+func (c *ClientWithResponses) GetGroupWithResponse(ctx context.Context, name GroupName, reqEditors ...RequestEditorFn) (*GetGroupResponse, error) {
+	rsp, err := c.GetGroup(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetGroupResponse(rsp)
+}
+
+// PutGroupWithBodyWithResponse Make or change a group (admin)
+//
+// Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
+// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
+// has connected. An unknown field is a 422.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/groups/{name} (the `PutGroup` operationId).
+func (c *ClientWithResponses) PutGroupWithBodyWithResponse(ctx context.Context, name GroupName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutGroupResponse, error) {
+	rsp, err := c.PutGroupWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutGroupResponse(rsp)
+}
+
+// PutGroupWithResponse Make or change a group (admin)
+//
+// Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
+// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
+// has connected. An unknown field is a 422.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/groups/{name} (the `PutGroup` operationId).
+func (c *ClientWithResponses) PutGroupWithResponse(ctx context.Context, name GroupName, body PutGroupJSONRequestBody, reqEditors ...RequestEditorFn) (*PutGroupResponse, error) {
+	rsp, err := c.PutGroup(ctx, name, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutGroupResponse(rsp)
 }
 
 // ListUsersWithResponse List users in order of name (admin)
@@ -4728,6 +5616,39 @@ func ParseGetResultResponse(rsp *http.Response) (*GetResultResponse, error) {
 			headers.RetryAfter = value
 		}
 		response.Headers409 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetDiagnosisResponse parses an HTTP response from a GetDiagnosisWithResponse call
+func ParseGetDiagnosisResponse(rsp *http.Response) (*GetDiagnosisResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDiagnosisResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Diagnosis
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
 	}
 
 	return response, nil
@@ -5220,6 +6141,182 @@ func ParseRollbackFunctionResponse(rsp *http.Response) (*RollbackFunctionRespons
 			headers.ETag = value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListGroupsResponse parses an HTTP response from a ListGroupsWithResponse call
+func ParseListGroupsResponse(rsp *http.Response) (*ListGroupsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListGroupsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest GroupList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteGroupResponse parses an HTTP response from a DeleteGroupWithResponse call
+func ParseDeleteGroupResponse(rsp *http.Response) (*DeleteGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetGroupResponse parses an HTTP response from a GetGroupWithResponse call
+func ParseGetGroupResponse(rsp *http.Response) (*GetGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Group
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePutGroupResponse parses an HTTP response from a PutGroupWithResponse call
+func ParsePutGroupResponse(rsp *http.Response) (*PutGroupResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutGroupResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Group
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Group
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest MalformedProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest InvalidProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers PutGroupResponse201Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers201 = &headers
 	}
 
 	return response, nil

@@ -40,6 +40,11 @@ var rules = map[endpoint]access{
 	{http.MethodDelete, "/v1/users/{name}"}:               adminOnly,
 	{http.MethodPut, "/v1/users/{name}/password"}:         adminOrSelf,
 	{http.MethodGet, "/v1/users/{name}/usage"}:            adminOrSelf,
+	{http.MethodGet, "/v1/groups"}:                        adminOnly,
+	{http.MethodPut, "/v1/groups/{name}"}:                 adminOnly,
+	{http.MethodGet, "/v1/groups/{name}"}:                 adminOnly,
+	{http.MethodDelete, "/v1/groups/{name}"}:              adminOnly,
+	{http.MethodGet, "/v1/diagnosis"}:                     adminOnly,
 	{http.MethodGet, "/v1/workers"}:                       adminOnly,
 }
 

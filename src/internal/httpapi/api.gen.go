@@ -49,6 +49,24 @@ func (e Component) Valid() bool {
 	}
 }
 
+// Defines values for GroupState.
+const (
+	GroupStatePending GroupState = "pending"
+	GroupStateReady   GroupState = "ready"
+)
+
+// Valid indicates whether the value is a known member of the GroupState enum.
+func (e GroupState) Valid() bool {
+	switch e {
+	case GroupStatePending:
+		return true
+	case GroupStateReady:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Input.
 const (
 	InputArg   Input = "arg"
@@ -244,6 +262,15 @@ type ActivationPage struct {
 	Next  string       `json:"next,omitempty"`
 }
 
+// ClockDifference How far a clock is ahead of the queue's.
+type ClockDifference struct {
+	// AheadMs In milliseconds; negative: behind.
+	AheadMs int64 `json:"ahead_ms"`
+
+	// Of `api` and an instance, or `worker`, a group and an id.
+	Of string `json:"of"`
+}
+
 // Component The part where it happened.
 type Component string
 
@@ -251,6 +278,38 @@ type Component string
 type Credentials struct {
 	Password string `json:"password"`
 	Username string `json:"username"`
+}
+
+// Diagnosis defines model for Diagnosis.
+type Diagnosis struct {
+	Clocks []ClockDifference `json:"clocks"`
+
+	// Documents The document store.
+	Documents DocumentsHealth `json:"documents"`
+
+	// Instance The API that answers.
+	Instance string `json:"instance"`
+
+	// Leader The instance that leads; empty where none does.
+	Leader  string         `json:"leader"`
+	Servers []QueueServer  `json:"servers"`
+	Streams []StreamHealth `json:"streams"`
+
+	// Unreadable At most 100.
+	Unreadable []Unreadable `json:"unreadable"`
+	Version    string       `json:"version"`
+}
+
+// DocumentsHealth The document store.
+type DocumentsHealth struct {
+	// Kind `bbolt` or `mongodb`.
+	Kind string `json:"kind"`
+
+	// Problem Why it cannot be used now.
+	Problem string `json:"problem,omitempty"`
+
+	// Warning What to know although it works.
+	Warning string `json:"warning,omitempty"`
 }
 
 // EndEvent defines model for EndEvent.
@@ -304,6 +363,43 @@ type FunctionPage struct {
 	Items []FunctionHead `json:"items"`
 	Next  string         `json:"next,omitempty"`
 }
+
+// Group defines model for Group.
+type Group struct {
+	// Active Activations that are queued or running.
+	Active    int       `json:"active"`
+	CreatedAt time.Time `json:"created_at"`
+	Name      string    `json:"name"`
+	Nkey      string    `json:"nkey"`
+
+	// Ready Of these, those that take activations.
+	Ready     int    `json:"ready"`
+	Recipient string `json:"recipient"`
+
+	// State `pending` until a worker of the group has connected: no function may name it.
+	State     GroupState `json:"state"`
+	UpdatedAt time.Time  `json:"updated_at"`
+
+	// Workers Those that sent a heartbeat in the last 15 s.
+	Workers int `json:"workers"`
+}
+
+// GroupKeys defines model for GroupKeys.
+type GroupKeys struct {
+	// Nkey Public nkey of a user (U…), by which NATS knows the group's workers; empty where NATS asks for none.
+	Nkey string `json:"nkey,omitempty"`
+
+	// Recipient Public age key (age1…), which credentials are sealed to for the group.
+	Recipient string `json:"recipient,omitempty"`
+}
+
+// GroupList defines model for GroupList.
+type GroupList struct {
+	Items []Group `json:"items"`
+}
+
+// GroupState `pending` until a worker of the group has connected: no function may name it.
+type GroupState string
 
 // Input How the parameter reaches the process, as its last argument, on standard input, or both.
 type Input string
@@ -388,6 +484,18 @@ type Problem struct {
 
 	// Type `urn:faena:problem:` and the reason.
 	Type string `json:"type"`
+}
+
+// QueueServer A NATS server.
+type QueueServer struct {
+	Address string `json:"address"`
+
+	// Name Absent while it cannot be reached.
+	Name string `json:"name,omitempty"`
+
+	// Problem What is wrong, and what to do.
+	Problem string `json:"problem,omitempty"`
+	Version string `json:"version,omitempty"`
 }
 
 // Readiness defines model for Readiness.
@@ -500,6 +608,26 @@ type Spec struct {
 // State defines model for State.
 type State string
 
+// StreamHealth A stream, bucket or object store.
+type StreamHealth struct {
+	// Behind Servers whose copy is behind.
+	Behind []string `json:"behind,omitempty"`
+
+	// Group Absent of what belongs to all groups.
+	Group string `json:"group,omitempty"`
+
+	// Leader The server that leads it; absent where none does.
+	Leader  string `json:"leader,omitempty"`
+	Name    string `json:"name"`
+	Problem string `json:"problem,omitempty"`
+
+	// Replicas That it has.
+	Replicas int `json:"replicas"`
+
+	// Wanted That the setting FAENA_NATS_REPLICAS asks for.
+	Wanted int `json:"wanted"`
+}
+
 // Timings The stages in microseconds.
 type Timings struct {
 	// PullUs Pull of the image; 0 where it was present.
@@ -519,6 +647,24 @@ type Timings struct {
 
 	// TotalUs From the queue's acknowledgement to the end.
 	TotalUs int64 `json:"total_us"`
+}
+
+// Unreadable A message or record of a schema version that this instance does not read. It is neither run nor lost.
+type Unreadable struct {
+	// ActivationID Where that can be told.
+	ActivationID string `json:"activation_id,omitempty"`
+	Group        string `json:"group,omitempty"`
+	Problem      string `json:"problem"`
+
+	// Schema The version that it says it has; 0 where even that cannot be read.
+	Schema int `json:"schema"`
+
+	// Sequence In its stream.
+	Sequence int64  `json:"sequence,omitempty"`
+	User     string `json:"user,omitempty"`
+
+	// Where `queue` or `records`.
+	Where string `json:"where"`
 }
 
 // Usage defines model for Usage.
@@ -603,6 +749,9 @@ type ActivationID = string
 
 // FunctionName defines model for FunctionName.
 type FunctionName = string
+
+// GroupName defines model for GroupName.
+type GroupName = string
 
 // IfMatch defines model for IfMatch.
 type IfMatch = string
@@ -737,6 +886,9 @@ type PutFunctionJSONRequestBody = Spec
 // RollbackFunctionJSONRequestBody defines body for RollbackFunction for application/json ContentType.
 type RollbackFunctionJSONRequestBody = Rollback
 
+// PutGroupJSONRequestBody defines body for PutGroup for application/json ContentType.
+type PutGroupJSONRequestBody = GroupKeys
+
 // PutUserJSONRequestBody defines body for PutUser for application/json ContentType.
 type PutUserJSONRequestBody = UserProfile
 
@@ -760,6 +912,9 @@ type ServerInterface interface {
 	// GetResult Read an activation's result as it was written
 	// (GET /v1/activations/{id}/result)
 	GetResult(w http.ResponseWriter, r *http.Request, id ActivationID)
+	// GetDiagnosis Tell what is wrong with the installation (admin)
+	// (GET /v1/diagnosis)
+	GetDiagnosis(w http.ResponseWriter, r *http.Request)
 	// ListFunctions List functions in order of name
 	// (GET /v1/functions)
 	ListFunctions(w http.ResponseWriter, r *http.Request, params ListFunctionsParams)
@@ -781,6 +936,18 @@ type ServerInterface interface {
 	// RollbackFunction Let an earlier revision serve again
 	// (POST /v1/functions/{name}/rollback)
 	RollbackFunction(w http.ResponseWriter, r *http.Request, name FunctionName, params RollbackFunctionParams)
+	// ListGroups List all groups in order of name (admin)
+	// (GET /v1/groups)
+	ListGroups(w http.ResponseWriter, r *http.Request)
+	// DeleteGroup Remove a group that nobody uses (admin)
+	// (DELETE /v1/groups/{name})
+	DeleteGroup(w http.ResponseWriter, r *http.Request, name GroupName)
+	// GetGroup Read a group (admin)
+	// (GET /v1/groups/{name})
+	GetGroup(w http.ResponseWriter, r *http.Request, name GroupName)
+	// PutGroup Make or change a group (admin)
+	// (PUT /v1/groups/{name})
+	PutGroup(w http.ResponseWriter, r *http.Request, name GroupName)
 	// ListUsers List users in order of name (admin)
 	// (GET /v1/users)
 	ListUsers(w http.ResponseWriter, r *http.Request, params ListUsersParams)
@@ -1017,6 +1184,20 @@ func (siw *ServerInterfaceWrapper) GetResult(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetResult(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetDiagnosis operation middleware
+func (siw *ServerInterfaceWrapper) GetDiagnosis(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetDiagnosis(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1415,6 +1596,98 @@ func (siw *ServerInterfaceWrapper) RollbackFunction(w http.ResponseWriter, r *ht
 	handler.ServeHTTP(w, r)
 }
 
+// ListGroups operation middleware
+func (siw *ServerInterfaceWrapper) ListGroups(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListGroups(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteGroup operation middleware
+func (siw *ServerInterfaceWrapper) DeleteGroup(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name GroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", mux.Vars(r)["name"], &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteGroup(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetGroup operation middleware
+func (siw *ServerInterfaceWrapper) GetGroup(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name GroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", mux.Vars(r)["name"], &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetGroup(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PutGroup operation middleware
+func (siw *ServerInterfaceWrapper) PutGroup(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name GroupName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", mux.Vars(r)["name"], &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PutGroup(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListUsers operation middleware
 func (siw *ServerInterfaceWrapper) ListUsers(w http.ResponseWriter, r *http.Request) {
 
@@ -1754,7 +2027,17 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/v1/users/{name}/usage", wrapper.GetUsage).Methods(http.MethodGet)
 
+	r.HandleFunc(options.BaseURL+"/v1/groups", wrapper.ListGroups).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/groups/{name}", wrapper.DeleteGroup).Methods(http.MethodDelete)
+
+	r.HandleFunc(options.BaseURL+"/v1/groups/{name}", wrapper.GetGroup).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/groups/{name}", wrapper.PutGroup).Methods(http.MethodPut)
+
 	r.HandleFunc(options.BaseURL+"/v1/workers", wrapper.ListWorkers).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/diagnosis", wrapper.GetDiagnosis).Methods(http.MethodGet)
 
 	return r
 }

@@ -34,16 +34,18 @@ type Observer interface {
 	Request(method, route string, status int, took time.Duration)
 }
 
-// Options are what New needs. All fields without "optional" are required.
+// Options are what New needs. Fields that say nothing else are required.
 type Options struct {
 	Functions   Functions
 	Activations Activations
 	Users       Users
+	Groups      Groups    // nil: its calls are answered 503
+	Diagnoser   Diagnoser // likewise
 	Workers     Workers
 	Health      Health
 	Auth        Authenticator
 	Logger      *slog.Logger
-	Observer    Observer // optional
+	Observer    Observer // nil: nobody is told
 
 	MaxParameterBytes int64         // of a parameter; 0 is faena.DefaultMaxParameterBytes
 	KeepAlive         time.Duration // between comments in an event stream; 0 is 15 s
@@ -68,6 +70,12 @@ func New(o Options) *API {
 	}
 	if o.KeepAlive == 0 {
 		o.KeepAlive = 15 * time.Second
+	}
+	if o.Groups == nil {
+		o.Groups = absent{}
+	}
+	if o.Diagnoser == nil {
+		o.Diagnoser = absent{}
 	}
 	a := &API{o: o, log: o.Logger, browsers: http.NewCrossOriginProtection(), timeouts: defaultTimeouts}
 	a.stopping, a.stop = context.WithCancel(context.Background()) //nolint // ended by Close; no request is its parent

@@ -74,3 +74,30 @@ func showWorker(w faena.Worker) Worker {
 		MilliCpus: w.MilliCPUs, Busy: w.Busy, Containers: w.Containers, Ready: w.NotReady == "" && !w.Draining, NotReady: w.NotReady,
 		Draining: w.Draining, StartedAt: w.StartedAt, SeenAt: w.SeenAt}
 }
+
+func showGroup(g faena.GroupState) Group {
+	state := GroupStateReady
+	if g.Pending() {
+		state = GroupStatePending
+	}
+	return Group{Name: g.Name, Nkey: g.Nkey, Recipient: g.Recipient, State: state, Workers: g.Workers, Ready: g.Ready, Active: g.Active,
+		CreatedAt: g.CreatedAt, UpdatedAt: g.UpdatedAt}
+}
+
+func showDiagnosis(d faena.Diagnosis) Diagnosis {
+	return Diagnosis{Instance: d.Instance, Version: d.Version, Leader: d.Leader,
+		Servers: each(d.Servers, func(s faena.QueueServer) QueueServer {
+			return QueueServer{Address: s.Address, Name: s.Name, Version: s.Version, Problem: s.Problem}
+		}),
+		Streams: each(d.Streams, func(s faena.StreamHealth) StreamHealth {
+			return StreamHealth{Name: s.Name, Group: s.Group, Replicas: s.Replicas, Wanted: s.Wanted, Leader: s.Leader, Behind: s.Behind, Problem: s.Problem}
+		}),
+		Documents: DocumentsHealth{Kind: d.Documents.Kind, Problem: d.Documents.Problem, Warning: d.Documents.Warning},
+		Clocks: each(d.Clocks, func(c faena.ClockDifference) ClockDifference {
+			return ClockDifference{Of: c.Of, AheadMs: c.Ahead.Milliseconds()}
+		}),
+		Unreadable: each(d.Unreadable, func(u faena.Unreadable) Unreadable {
+			return Unreadable{Where: u.Where, Group: u.Group, User: u.User, ActivationID: u.ID, Schema: u.Schema, Problem: u.Problem,
+				Sequence: int64(u.Sequence)}
+		})}
+}

@@ -49,12 +49,14 @@ type platform struct {
 	auth  *auth.Local
 	image string // in the registry
 	log   logBuffer
+
+	groups *book
 }
 
 func start(t *testing.T) *platform {
 	t.Helper()
 	t.Parallel()
-	p := &platform{t: t}
+	p := &platform{t: t, groups: newBook()}
 	var err error
 	p.nats, err = natsbus.StartServer(natsbus.ServerOptions{Dir: t.TempDir(), MaxStore: 256 << 20})
 	noError(t, err)
@@ -155,8 +157,8 @@ func (p *platform) serve(t testing.TB, change ...func(*site)) *site {
 	t.Helper()
 	s := &site{platform: p, t: t, scheme: "http", observer: &observer{}}
 	logger := slog.New(slog.NewJSONHandler(&p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.api = New(Options{Functions: p.Control, Activations: p.Control, Users: p.Control, Workers: p.Control, Health: p.Control, Auth: p.auth,
-		Logger: logger, Observer: s.observer})
+	s.api = New(Options{Functions: p.Control, Activations: p.Control, Users: p.Control, Groups: p.groups, Diagnoser: p.groups, Workers: p.Control,
+		Health: p.Control, Auth: p.auth, Logger: logger, Observer: s.observer})
 	s.server = s.api.Server()
 	for _, c := range change {
 		c(s)

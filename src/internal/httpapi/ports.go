@@ -67,6 +67,26 @@ type Users interface {
 	Usage(ctx context.Context, name string) (faena.UserUsage, error)
 }
 
+// Groups are the use cases of groups of worker hosts; all are an admin's.
+type Groups interface {
+	// Groups lists all of them in order of name.
+	Groups(ctx context.Context) ([]faena.GroupState, error)
+	// Group returns one; KindNotFound where there is none.
+	Group(ctx context.Context, name string) (faena.GroupState, error)
+	// PutGroup makes a group, or replaces its keys. KindInvalid names each field; KindConflict has the reason groups_full, or
+	// groups_fixed where the installation's groups cannot be changed.
+	PutGroup(ctx context.Context, g faena.Group) (created bool, err error)
+	// DeleteGroup removes a group that nobody uses. KindNotFound; KindConflict has the reason group_in_use and says who uses
+	// it, or default_group.
+	DeleteGroup(ctx context.Context, name string) error
+}
+
+// Diagnoser looks for what is wrong with the installation.
+type Diagnoser interface {
+	// Diagnose returns what it sees; a part that is away is a finding, not an error.
+	Diagnose(ctx context.Context) (faena.Diagnosis, error)
+}
+
 // Workers lists the workers that are present.
 type Workers interface {
 	Workers(ctx context.Context) ([]faena.Worker, error)
