@@ -28,7 +28,7 @@ func put(b *bolt.Bucket, k []byte, document any) error {
 
 // document is what has a schema of its own.
 type document interface {
-	faena.Function | faena.Revision | faena.User | faena.Record
+	faena.Function | faena.Revision | faena.User | faena.Group | faena.Record
 }
 
 // decode reads a document; faena.ErrSchema where a newer version has written it.
@@ -49,6 +49,8 @@ func schemaOf(d any) int {
 	case *faena.Revision:
 		return d.Schema
 	case *faena.User:
+		return d.Schema
+	case *faena.Group:
 		return d.Schema
 	case *faena.Record:
 		return d.Schema

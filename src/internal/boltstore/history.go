@@ -54,16 +54,23 @@ func insert(tx *bolt.Tx, r faena.Record) error {
 	if err := put(tx.Bucket(activationsBucket), k, &r); err != nil {
 		return err
 	}
-	for _, entry := range []struct{ bucket, key []byte }{
-		{byFunctionBucket, key(r.User, r.Function, r.ID)},
-		{byStateBucket, key(r.User, string(r.State), r.ID)},
-		{byBothBucket, key(r.User, r.Function, string(r.State), r.ID)},
-	} {
+	for _, entry := range indexEntries(&r) {
 		if err := tx.Bucket(entry.bucket).Put(entry.key, []byte{}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+type indexEntry struct{ bucket, key []byte }
+
+// indexEntries are what leads a filter to a record.
+func indexEntries(r *faena.Record) []indexEntry {
+	return []indexEntry{
+		{byFunctionBucket, key(r.User, r.Function, r.ID)},
+		{byStateBucket, key(r.User, string(r.State), r.ID)},
+		{byBothBucket, key(r.User, r.Function, string(r.State), r.ID)},
+	}
 }
 
 // Activation implements faena.Documents.

@@ -23,6 +23,7 @@ var (
 	revisionsBucket   = []byte("revisions")    // <user>/<name>/<number> → Revision
 	usersBucket       = []byte("users")        // <name> → User, tombstones included
 	namesBucket       = []byte("names")        // <name in lower case> → name
+	groupsBucket      = []byte("groups")       // <name> → Group
 	erasuresBucket    = []byte("erasures")     // <name> → nothing: what is left of this user is being removed
 	activationsBucket = []byte("activations")  // <user>/<id> → Record without the inline bytes
 	payloadsBucket    = []byte("payloads")     // <user>/<id> → the inline bytes of result and log
@@ -33,8 +34,8 @@ var (
 	usageTotalsBucket = []byte("usage_totals") // <user>/ → Usage, the sum of all hours
 )
 
-var buckets = [][]byte{metaBucket, functionsBucket, revisionsBucket, usersBucket, namesBucket, erasuresBucket,
-	activationsBucket, payloadsBucket, byFunctionBucket, byStateBucket, byBothBucket, usageBucket, usageTotalsBucket}
+var buckets = [][]byte{metaBucket, functionsBucket, revisionsBucket, usersBucket, namesBucket, groupsBucket,
+	erasuresBucket, activationsBucket, payloadsBucket, byFunctionBucket, byStateBucket, byBothBucket, usageBucket, usageTotalsBucket}
 
 var (
 	schemaKey = []byte("schema")

@@ -85,3 +85,23 @@ func (s *Store) UserUsage(ctx context.Context, user string) (u faena.Usage, err 
 	u.User = user
 	return u, err
 }
+
+// UsageByHour implements faena.Documents.
+func (s *Store) UsageByHour(ctx context.Context, user string, from time.Time, limit int) (list []faena.Usage, err error) {
+	before := from.UTC().Truncate(time.Hour).Add(-time.Hour).Format(hourLayout)
+	err = s.view(ctx, "read the usage of user "+user+" by hour", func(tx *bolt.Tx) error {
+		if limit <= 0 {
+			return nil
+		}
+		hours := tx.Bucket(usageBucket)
+		return ascend(hours, below(user), []byte(before), func(k, _ []byte) (bool, error) {
+			u, err := usage(hours, k)
+			list = append(list, u)
+			return len(list) < limit, err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
