@@ -93,6 +93,8 @@ type GroupDocuments interface {
 	Groups(ctx context.Context) ([]Group, error)
 	// DeleteGroup removes one; KindNotFound where there is none.
 	DeleteGroup(ctx context.Context, name string) error
+	// ConnectGroup sets ConnectedAt of a group where it is not set; KindNotFound where there is no such group.
+	ConnectGroup(ctx context.Context, name string, at time.Time) error
 	// GroupUses lists who uses a group, at most limit of them: users (tombstones left out) whose profile grants it, then
 	// functions whose current revision names it, each in order.
 	GroupUses(ctx context.Context, name string, limit int) ([]GroupUse, error)
