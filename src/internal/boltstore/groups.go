@@ -3,6 +3,7 @@ package boltstore
 import (
 	"context"
 	"fmt"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -60,6 +61,24 @@ func (s *Store) DeleteGroup(ctx context.Context, name string) error {
 			return faena.NotFound("group", name)
 		}
 		return tx.Bucket(groupsBucket).Delete(key(name))
+	})
+}
+
+// ConnectGroup implements faena.Documents.
+func (s *Store) ConnectGroup(ctx context.Context, name string, at time.Time) error {
+	return s.update(ctx, "mark group "+name+" as connected", func(tx *bolt.Tx) error {
+		g, exists, err := group(tx, name)
+		if err != nil {
+			return err
+		}
+		if !exists {
+			return faena.NotFound("group", name)
+		}
+		if g.ConnectedAt != nil {
+			return nil
+		}
+		g.ConnectedAt = &at
+		return put(tx.Bucket(groupsBucket), key(name), g)
 	})
 }
 
