@@ -165,7 +165,7 @@ func TestControl_Admission_NATSAway(t *testing.T) {
 		})
 	}
 	faenatest.Eventually(t, 10*time.Second, "some are accepted", func() bool { mu.Lock(); defer mu.Unlock(); return len(mustRun) > 50 })
-	r.nats.stop()
+	r.nats.Stop(0)
 	wg.Wait()
 	if refused.Load() == 0 {
 		t.Fatal("no call has met the outage")
@@ -173,7 +173,7 @@ func TestControl_Admission_NATSAway(t *testing.T) {
 	if missing, ready := r.Ready(t.Context()); ready || !strings.Contains(strings.Join(missing, " "), "no connection to NATS") {
 		t.Errorf("ready is %v, missing are %q", ready, missing)
 	}
-	r.nats.start(t)
+	r.nats.Start(t, 0)
 	faenatest.Eventually(t, 10*time.Second, "the connection is back", r.bus.Connected)
 	r.worker(4, echo)
 	for id := range mustRun {
@@ -212,8 +212,8 @@ func TestControl_Await_Reconnect(t *testing.T) {
 	if list[0].State != faena.StateSucceeded {
 		t.Fatalf("it ended as %s", list[0].State)
 	}
-	r.nats.stop()
-	r.nats.start(t)
+	r.nats.Stop(0)
+	r.nats.Start(t, 0)
 	start := time.Now()
 	wg.Wait()
 	if took := time.Since(start); took > 5*time.Second {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,14 +13,11 @@ import (
 	"testing"
 	"time"
 
-	natsd "github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"faena.dev/faena/internal/boltstore"
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
 	"faena.dev/faena/internal/natsbus"
+	"faena.dev/faena/internal/natstest"
 )
 
 const group = faena.DefaultGroup
@@ -44,7 +40,7 @@ type rig struct {
 // start starts one API, and with it whatever it needs. It has no worker yet.
 func start(t *testing.T) *rig {
 	t.Helper()
-	n := startNATS(t, t.TempDir())
+	n := &natsServer{natstest.Start(t, natstest.Options{})}
 	store, err := boltstore.Open(filepath.Join(t.TempDir(), "faena.db"), boltstore.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -196,63 +192,22 @@ func isKind(t testing.TB, err error, k faena.Kind) *faena.Error {
 	return e
 }
 
-// natsServer is a NATS server of this test that can be stopped and started again.
-type natsServer struct {
-	dir  string
-	port int
-	s    *natsd.Server
-}
-
-func startNATS(t *testing.T, dir string) *natsServer {
-	t.Helper()
-	n := &natsServer{dir: dir, port: natsd.RANDOM_PORT}
-	n.start(t)
-	t.Cleanup(n.stop)
-	return n
-}
-
-func (n *natsServer) start(t *testing.T) {
-	t.Helper()
-	s, err := natsd.NewServer(&natsd.Options{Host: "127.0.0.1", Port: n.port, JetStream: true, StoreDir: n.dir, NoSigs: true, NoLog: true,
-		JetStreamMaxStore: 256 << 20, JetStreamMaxMemory: 32 << 20})
-	noError(t, err)
-	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the NATS server does not start")
-	}
-	n.s = s
-	n.port = s.Addr().(*net.TCPAddr).Port
-}
-
-func (n *natsServer) stop() {
-	n.s.Shutdown()
-	n.s.WaitForShutdown()
-}
+// natsServer is the NATS server of this test.
+type natsServer struct{ *natstest.Servers }
 
 func (n *natsServer) connect(t *testing.T) *natsbus.Bus {
 	t.Helper()
-	b, err := natsbus.Connect(t.Context(), natsbus.Options{URLs: []string{n.s.ClientURL()}, MaxStore: 256 << 20})
+	b, err := natsbus.Connect(t.Context(), natsbus.Options{URLs: n.URLs(), MaxStore: 256 << 20})
 	noError(t, err)
 	t.Cleanup(b.Close)
 	noError(t, b.Declare(t.Context()))
 	return b
 }
 
-// client is NATS's own client, as an operator would use it.
-func (n *natsServer) client(t *testing.T) jetstream.JetStream {
-	t.Helper()
-	nc, err := nats.Connect(n.s.ClientURL())
-	noError(t, err)
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	noError(t, err)
-	return js
-}
-
 // counters waits until a user's counters have the values, as text: for a second, and what a busy machine adds.
 func (n *natsServer) counters(t *testing.T, user string, want map[string]string) {
 	t.Helper()
-	kv, err := n.client(t).KeyValue(t.Context(), "users")
+	kv, err := n.JetStream(t).KeyValue(t.Context(), "users")
 	noError(t, err)
 	for name, value := range want {
 		faenatest.EventuallyNil(t, 2*time.Second, user+"."+name+" is "+value, func() error {
@@ -268,7 +223,7 @@ func (n *natsServer) counters(t *testing.T, user string, want map[string]string)
 // objects counts what is in the group's object store.
 func (n *natsServer) objects(t *testing.T) int {
 	t.Helper()
-	store, err := n.client(t).ObjectStore(t.Context(), "objects-"+group)
+	store, err := n.JetStream(t).ObjectStore(t.Context(), "objects-"+group)
 	noError(t, err)
 	list, err := store.List(t.Context())
 	if err != nil && !strings.Contains(err.Error(), "no objects found") {

@@ -37,7 +37,7 @@ type Options struct {
 	CA            *faenatest.CA          // that clients are to trust; default: one of its own
 	Certificate   *faenatest.Certificate // that clients are shown; default: one of CA
 	Authorization []byte                 // the block of that name, or any other, of the configuration; default: none
-	MaxStore      int64                  // of each server, on disk; default 256 MiB
+	MaxStore      int64                  // of each server, on disk; default 16 GiB, more than what a daemon declares by default
 }
 
 // Servers are one server, or a cluster. They are stopped, and their files removed, when the test ends.
@@ -74,7 +74,7 @@ func StartCluster(t testing.TB, n int, o Options) *Servers {
 
 func start(t testing.TB, n int, o Options) *Servers {
 	t.Helper()
-	o.MaxStore = cmp.Or(o.MaxStore, 256<<20)
+	o.MaxStore = cmp.Or(o.MaxStore, 16<<30)
 	c := &Servers{o: o, dir: t.TempDir()}
 	var err error
 	if c.operator, err = nkeys.CreateUser(); err != nil {

@@ -13,14 +13,13 @@ import (
 	"testing"
 	"time"
 
-	natsd "github.com/nats-io/nats-server/v2/server"
-
 	"faena.dev/faena/internal/auth"
 	"faena.dev/faena/internal/boltstore"
 	"faena.dev/faena/internal/client"
 	"faena.dev/faena/internal/config"
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
+	"faena.dev/faena/internal/natstest"
 	"faena.dev/faena/internal/seal"
 	"faena.dev/faena/internal/wiring"
 )
@@ -28,7 +27,7 @@ import (
 // daemons are faena-api and faena-worker beside each other, with a NATS server and a Docker Engine that a test can take
 // away and give back.
 type daemons struct {
-	nats                  *natsServer
+	nats                  *natstest.Servers
 	engine                *relay
 	url, apiOps, workerOp string
 	worker                string
@@ -51,14 +50,14 @@ func startDaemons(t *testing.T) *daemons {
 	}
 	images := faenatest.Registry(t, faenatest.RegistryOptions{Username: puller.Username, Password: puller.Password})
 	i := &installation{registry: images}
-	d := &daemons{nats: startNATS(t, filepath.Join(dir, "nats")), engine: relayEngine(t, filepath.Join(dir, "engine")), worker: "test-" + filepath.Base(dir),
+	d := &daemons{nats: natstest.Start(t, natstest.Options{}), engine: relayEngine(t, filepath.Join(dir, "engine")), worker: "test-" + filepath.Base(dir),
 		url: freeAddress(t), apiOps: freeAddress(t), workerOp: freeAddress(t), fixture: i.push(t, "fixture", faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath}})}
 	key := filepath.Join(dir, "seal.key")
 	if _, err := seal.LoadOrCreate(key); err != nil {
 		t.Fatal(err)
 	}
 	makeAdmin(t, filepath.Join(dir, "api"))
-	shared := []string{"FAENA_NATS_URLS=" + d.nats.s.ClientURL(), "FAENA_SEAL_KEY_FILE=" + key, "FAENA_REGISTRY_PRIVATE_HOSTS=" + images}
+	shared := []string{"FAENA_NATS_URLS=" + d.nats.URLs()[0], "FAENA_SEAL_KEY_FILE=" + key, "FAENA_REGISTRY_PRIVATE_HOSTS=" + images}
 	api, err := config.LoadAPI(append([]string{"FAENA_DATA_DIR=" + filepath.Join(dir, "api"), "FAENA_AUTH=local", "FAENA_INSTANCE=test", "FAENA_DRAIN_AFTER=1s",
 		"FAENA_LISTEN=" + d.url, "FAENA_OPERATIONS_LISTEN=" + d.apiOps}, shared...))
 	if err != nil {
@@ -176,37 +175,4 @@ func freeAddress(t *testing.T) string {
 	}
 	defer func() { _ = l.Close() }()
 	return l.Addr().String()
-}
-
-// natsServer is a NATS server that can be stopped and started again.
-type natsServer struct {
-	dir  string
-	port int
-	s    *natsd.Server
-}
-
-func startNATS(t *testing.T, dir string) *natsServer {
-	t.Helper()
-	n := &natsServer{dir: dir, port: natsd.RANDOM_PORT}
-	n.start(t)
-	t.Cleanup(func() { n.stop() })
-	return n
-}
-
-func (n *natsServer) start(t *testing.T) {
-	t.Helper()
-	s, err := natsd.NewServer(&natsd.Options{Host: "127.0.0.1", Port: n.port, JetStream: true, StoreDir: n.dir, NoSigs: true, NoLog: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the NATS server does not start")
-	}
-	n.s, n.port = s, s.Addr().(*net.TCPAddr).Port
-}
-
-func (n *natsServer) stop() {
-	n.s.Shutdown()
-	n.s.WaitForShutdown()
 }

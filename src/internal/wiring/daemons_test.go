@@ -6,9 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"faena.dev/faena/internal/client"
 	"faena.dev/faena/internal/faenatest"
 )
@@ -37,16 +34,7 @@ func TestDaemons(t *testing.T) {
 
 // testCounters reads them with NATS's own client, as an operator's dashboard would.
 func testCounters(t *testing.T, d *daemons, c *client.Client) {
-	nc, err := nats.Connect(d.nats.s.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bucket, err := js.KeyValue(t.Context(), "users")
+	bucket, err := d.nats.JetStream(t).KeyValue(t.Context(), "users")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +70,7 @@ func testCounters(t *testing.T, d *daemons, c *client.Client) {
 func testNATSAway(t *testing.T, d *daemons, c *client.Client) {
 	id := async(t, c, "sleep", "500")
 	running(t, c, id)
-	d.nats.stop()
+	d.nats.Stop(0)
 	d.says(t, d.apiOps, http.StatusServiceUnavailable, "queue: no connection to NATS")
 	d.says(t, d.workerOp, http.StatusServiceUnavailable, "queue: no connection to NATS")
 	began := time.Now()
@@ -93,7 +81,7 @@ func testNATSAway(t *testing.T, d *daemons, c *client.Client) {
 	if live, err := client.Read[client.Liveness](c.GetHealth(t.Context())); err != nil || live.Status != "ok" {
 		t.Errorf("the API does not live: %+v, %v", live, err)
 	}
-	d.nats.start(t)
+	d.nats.Start(t, 0)
 	d.ready(t, d.apiOps)
 	d.ready(t, d.workerOp)
 	if a := ended(t, c, id); a.State != client.StateSucceeded {
