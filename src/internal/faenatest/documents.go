@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,6 +31,7 @@ func Documents(t *testing.T, open func(t testing.TB) faena.Documents) {
 		{"Conditions", conditionClauses},
 		{"Users", userClauses},
 		{"Erasure", erasureClauses},
+		{"Groups", groupClauses},
 		{"History", historyClauses},
 		{"Pages", pageClauses},
 		{"Usage", usageClauses},
@@ -46,6 +48,11 @@ func Documents(t *testing.T, open func(t testing.TB) faena.Documents) {
 var storeClauses = []clause{
 	{"Pings", func(t *testing.T, s faena.Documents) {
 		ok(t, s.Ping(t.Context()))
+	}},
+	{"EveryCallIsListed", func(t *testing.T, s faena.Documents) {
+		if want := reflect.TypeFor[faena.Documents]().NumMethod() - 1; len(calls(s)) != want {
+			t.Errorf("the suite calls %d methods, the port has %d", len(calls(s)), want)
+		}
 	}},
 	{"EveryCallHonoursTheContext", func(t *testing.T, s faena.Documents) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -93,7 +100,7 @@ var storeClauses = []clause{
 	}},
 }
 
-// calls are all methods that do something, each with arguments that would do.
+// calls are all methods but Close, each with arguments that would do.
 func calls(s faena.Documents) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"AddRevision": func(ctx context.Context) error {
@@ -111,18 +118,28 @@ func calls(s faena.Documents) map[string]func(context.Context) error {
 		"DeleteFunction": func(ctx context.Context) error {
 			return s.DeleteFunction(ctx, "ann", "resize", faena.Condition{})
 		},
-		"PutUser":    func(ctx context.Context) error { _, err := s.PutUser(ctx, user("ann")); return err },
-		"User":       func(ctx context.Context) error { _, err := s.User(ctx, "ann"); return err },
-		"Users":      func(ctx context.Context) error { _, err := s.Users(ctx, "", 10); return err },
-		"EraseUser":  func(ctx context.Context) error { return s.EraseUser(ctx, "ann") },
-		"Insert":     func(ctx context.Context) error { return s.Insert(ctx, []faena.Record{record("ann", 1)}) },
-		"Activation": func(ctx context.Context) error { _, err := s.Activation(ctx, "ann", id(1)); return err },
+		"PutUser":      func(ctx context.Context) error { _, err := s.PutUser(ctx, user("ann")); return err },
+		"User":         func(ctx context.Context) error { _, err := s.User(ctx, "ann"); return err },
+		"Users":        func(ctx context.Context) error { _, err := s.Users(ctx, "", 10); return err },
+		"EraseUser":    func(ctx context.Context) error { return s.EraseUser(ctx, "ann") },
+		"PutGroup":     func(ctx context.Context) error { _, err := s.PutGroup(ctx, group("gpu")); return err },
+		"Group":        func(ctx context.Context) error { _, err := s.Group(ctx, "gpu"); return err },
+		"Groups":       func(ctx context.Context) error { _, err := s.Groups(ctx); return err },
+		"DeleteGroup":  func(ctx context.Context) error { return s.DeleteGroup(ctx, "gpu") },
+		"ConnectGroup": func(ctx context.Context) error { return s.ConnectGroup(ctx, "gpu", epoch) },
+		"GroupUses":    func(ctx context.Context) error { _, err := s.GroupUses(ctx, "gpu", 10); return err },
+		"Insert":       func(ctx context.Context) error { return s.Insert(ctx, []faena.Record{record("ann", 1)}) },
+		"Activation":   func(ctx context.Context) error { _, err := s.Activation(ctx, "ann", id(1)); return err },
+		"Recorded":     func(ctx context.Context) error { _, err := s.Recorded(ctx, "ann", []string{id(1)}); return err },
 		"Activations": func(ctx context.Context) error {
 			_, err := s.Activations(ctx, faena.HistoryQuery{User: "ann", Limit: 10})
 			return err
 		},
-		"UserUsage": func(ctx context.Context) error { _, err := s.UserUsage(ctx, "ann"); return err },
-		"Ping":      s.Ping,
+		"UserUsage":    func(ctx context.Context) error { _, err := s.UserUsage(ctx, "ann"); return err },
+		"UsageByHour":  func(ctx context.Context) error { _, err := s.UsageByHour(ctx, "ann", epoch, 10); return err },
+		"Prune":        func(ctx context.Context) error { _, err := s.Prune(ctx, epoch, 10); return err },
+		"HistoryStats": func(ctx context.Context) error { _, err := s.HistoryStats(ctx); return err },
+		"Ping":         s.Ping,
 	}
 }
 
