@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"faena.dev/faena/internal/faena"
@@ -14,12 +15,16 @@ import (
 const (
 	changedFunction = "function"
 	changedUser     = "user"
+	changedGroup    = "group"
+	// changedActivity tells the leader that a user's counters may have changed; the name is the instance that says so.
+	changedActivity = "activity"
 )
 
 // Options are what Control needs. All fields without "optional" are required.
 type Options struct {
 	Instance  string // of this API: [A-Za-z0-9_-]+, unique in the installation; Completed messages come to it
 	Bus       Bus
+	Health    QueueHealth // optional: a Diagnosis lacks what it would tell
 	Documents faena.Documents
 	Resolver  Resolver
 	Sealer    Sealer
@@ -28,10 +33,16 @@ type Options struct {
 	Logger    *slog.Logger
 
 	Arch              string        // of the worker hosts: "amd64", "arm64"
-	Groups            []string      // the groups of this installation
+	Version           string        // of this build; optional
+	Default           faena.Group   // the default group until an admin changes it; optional: it has no keys and is pending
+	SingleHost        bool          // the installation is one process: there are no other groups
 	MaxParameterBytes int64         // of a parameter on stdin
 	AsyncStartWithin  time.Duration // latest start of an asynchronous activation
 	DrainAfter        time.Duration // how long a stopping API goes on waiting for what it waits for
+	Retention         time.Duration // how long history is kept; 0: for ever
+	RetentionBytes    int64         // of history that are kept at most; 0: no limit
+	DocumentsKind     string        // what the document store is, for people; optional
+	DocumentsWarning  func() string // what an operator should know of it; optional
 }
 
 // Control is the use cases of one API instance. Its methods are safe for concurrent use once Run has been called.
@@ -42,6 +53,9 @@ type Control struct {
 	waits *waiters
 	gauge *gauge
 	tally *tally
+
+	groups  *groups
+	leading atomic.Bool
 
 	admins sync.Mutex // held by a change that could leave none
 
@@ -64,7 +78,9 @@ type deployed struct {
 func New(o Options) *Control {
 	c := &Control{o: o, log: o.Logger, slots: newSlots(o.Bus), waits: newWaiters(), tally: newTally(),
 		syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget}
-	c.gauge = newGauge(o.Bus, o.Groups, o.Observer, c.tally)
+	c.groups = newGroups(c.standard())
+	c.gauge = newGauge(o.Bus, c.groups.names, c.connected, o.Observer, c.tally)
+	c.gauge.alone = o.SingleHost
 	c.functions = newCache(c.loadFunction)
 	c.users = newCache(func(ctx context.Context, _, name string) (faena.User, error) {
 		return o.Documents.User(ctx, name)
@@ -86,15 +102,16 @@ func (c *Control) Run(ctx context.Context, ready chan<- struct{}) error {
 	}
 	defer stopChanged()
 	defer c.o.Bus.OnReconnect(c.waits.lookAgain)()
+	if problem := c.readGroups(ctx); problem != "" {
+		c.log.Warn("the groups could not be read or declared; the default group goes on", "error", problem)
+	}
 	if err := c.gauge.look(ctx); err != nil {
 		return err
 	}
 	close(ready)
 
-	loops := []func(context.Context) error{c.gauge.run, c.project, c.reconciles}
-	for _, group := range c.o.Groups {
-		loops = append(loops, func(ctx context.Context) error { return c.record(ctx, group) })
-	}
+	loops := []func(context.Context) error{c.gauge.run, c.tellLeader, c.reconciles, c.lead,
+		func(ctx context.Context) error { return c.followGroups(ctx, c.record) }}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	errs := make([]error, len(loops))
@@ -123,6 +140,12 @@ func (c *Control) changed(kind, user, name string) {
 	case changedUser:
 		c.users.forget("", user)
 		c.o.Passwords.Forget(user)
+	case changedGroup:
+		c.groups.again()
+	case changedActivity:
+		if name != c.o.Instance && c.leading.Load() {
+			c.tally.touch(user)
+		}
 	}
 }
 

@@ -53,6 +53,10 @@ func (c *Control) revision(ctx context.Context, user string, d faena.Deployment)
 	if _, granted := profile.Limit(spec.Group); !granted {
 		return faena.Revision{}, faena.Invalid(faena.FieldError{Field: "group", Message: fmt.Sprintf("%q does not exist or is not granted to you", spec.Group)})
 	}
+	group, err := c.usable(ctx, spec.Group)
+	if err != nil {
+		return faena.Revision{}, err
+	}
 	image, err := c.o.Resolver.Resolve(ctx, spec.Image, d.Registry, c.o.Arch)
 	if err != nil {
 		return faena.Revision{}, err
@@ -72,21 +76,25 @@ func (c *Control) revision(ctx context.Context, user string, d faena.Deployment)
 			Fields:  []faena.FieldError{{Field: "image", Message: "declares a volume that cannot be one"}}}
 	}
 	if d.Registry != nil {
-		if rev.Sealed, err = c.seal(spec.Group, d.Registry); err != nil {
+		if rev.Sealed, err = c.seal(group, d.Registry); err != nil {
 			return faena.Revision{}, err
 		}
 	}
 	return rev, checkSize(&rev)
 }
 
-func (c *Control) seal(group string, creds *faena.Credentials) ([]byte, error) {
+func (c *Control) seal(group faena.Group, creds *faena.Credentials) ([]byte, error) {
+	if group.Recipient == "" {
+		return nil, faena.Invalid(faena.FieldError{Field: "registry", Message: fmt.Sprintf("cannot be sealed: group %q has no public key yet; "+
+			"an admin must give it the one that faena-worker keygen prints", group.Name)})
+	}
 	plain, err := json.Marshal(creds)
 	if err != nil {
 		return nil, fmt.Errorf("encode registry credentials: %w", err)
 	}
-	sealed, err := c.o.Sealer.Seal(group, plain)
+	sealed, err := c.o.Sealer.Seal(group.Recipient, plain)
 	if err != nil {
-		return nil, fmt.Errorf("seal registry credentials for group %s: %w", group, err)
+		return nil, fmt.Errorf("seal registry credentials for group %s: %w", group.Name, err)
 	}
 	return sealed, nil
 }

@@ -22,6 +22,9 @@ type observer struct {
 	recorded int
 	drift    int64
 	known    bool
+	leads    bool
+	swept    map[faena.Reason]int
+	pruned   int
 }
 
 func (o *observer) Admitted(string, bool) {
@@ -42,6 +45,27 @@ func (o *observer) Refused(reason string) {
 func (o *observer) Recorded(*faena.Record) {
 	o.mu.Lock()
 	o.recorded++
+	o.mu.Unlock()
+}
+
+func (o *observer) Leading(yes bool) {
+	o.mu.Lock()
+	o.leads = yes
+	o.mu.Unlock()
+}
+
+func (o *observer) Swept(reason faena.Reason) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.swept == nil {
+		o.swept = make(map[faena.Reason]int)
+	}
+	o.swept[reason]++
+}
+
+func (o *observer) Pruned(n int) {
+	o.mu.Lock()
+	o.pruned += n
 	o.mu.Unlock()
 }
 

@@ -21,9 +21,11 @@ const (
 // a worker.
 type gauge struct {
 	bus      Bus
-	groups   []string
+	groups   func() []string
+	saw      func(context.Context, []faena.Worker) // is told of the workers at each look
 	observer Observer
 	tally    *tally
+	alone    bool // this is the only API: what it counts is all there is
 
 	mu      sync.Mutex
 	full    map[string]string   // group → which store is over softLimit
@@ -33,8 +35,8 @@ type gauge struct {
 	err     atomic.Pointer[string] // the last look's failure, for readiness
 }
 
-func newGauge(bus Bus, groups []string, observer Observer, t *tally) *gauge {
-	return &gauge{bus: bus, groups: groups, observer: observer, tally: t, full: make(map[string]string),
+func newGauge(bus Bus, groups func() []string, saw func(context.Context, []faena.Worker), observer Observer, t *tally) *gauge {
+	return &gauge{bus: bus, groups: groups, saw: saw, observer: observer, tally: t, full: make(map[string]string),
 		seen: make(map[string]sighting), watches: make(map[*absence]struct{}), started: time.Now()}
 }
 
@@ -66,7 +68,7 @@ func (g *gauge) look(ctx context.Context) error {
 	defer cancel()
 	var live uint64
 	before := g.tally.sum()
-	for _, group := range g.groups {
+	for _, group := range g.groups() {
 		fill, what, records, err := g.bus.Fill(ctx, group)
 		if err != nil {
 			return fmt.Errorf("look at the storage of group %s: %w", group, err)
@@ -79,11 +81,14 @@ func (g *gauge) look(ctx context.Context) error {
 		}
 		g.mu.Unlock()
 	}
-	g.observer.Drift(g.tally.drift(live, before))
+	if g.alone {
+		g.observer.Drift(g.tally.drift(live, before))
+	}
 	workers, err := g.bus.Workers(ctx)
 	if err != nil {
 		return fmt.Errorf("look at the workers: %w", err)
 	}
+	g.saw(ctx, workers)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
@@ -125,6 +130,14 @@ func (g *gauge) hasWorker(group string) (has bool, why string) {
 		why = "none of group " + group + " is ready: " + s.why
 	}
 	return time.Since(s.ready) < notReadyGrace, why
+}
+
+// forget drops what was seen of a group that was removed.
+func (g *gauge) forget(group string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.full, group)
+	delete(g.seen, group)
 }
 
 // admits returns the error for new work in a group whose stores are nearly full.

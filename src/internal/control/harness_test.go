@@ -64,7 +64,8 @@ func startAPI(t *testing.T, n *natsServer, documents *faultyDocuments, instance 
 	r := &rig{t: t, nats: n, bus: &faultyBus{Bus: n.connect(t)}, documents: documents, observer: &observer{}, passwords: &passwords{},
 		resolver: &resolver{}}
 	r.Control = New(Options{Instance: instance, Bus: r.bus, Documents: documents, Resolver: r.resolver, Sealer: sealer{},
-		Passwords: r.passwords, Observer: r.observer, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Arch: "amd64", Groups: []string{group},
+		Passwords: r.passwords, Observer: r.observer, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Arch: "amd64", SingleHost: true,
+		Default:           faena.Group{Recipient: group, ConnectedAt: new(time.Time)},
 		MaxParameterBytes: 6 << 20, AsyncStartWithin: time.Hour, DrainAfter: 100 * time.Millisecond})
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, ended := make(chan struct{}), make(chan error, 1)

@@ -11,6 +11,8 @@ import (
 type Records interface {
 	// CreateRecord stores a record that must not exist; KindConflict where it does.
 	CreateRecord(ctx context.Context, r *faena.Record) (rev uint64, err error)
+	// RecordAge reads like Record, and tells how long ago the record was last changed, by the server's clock.
+	RecordAge(ctx context.Context, group, user, id string) (r *faena.Record, rev uint64, age time.Duration, err error)
 	// UpdateRecord replaces the record at revision rev; faena.ErrStale, faena.ErrUnknown.
 	UpdateRecord(ctx context.Context, r *faena.Record, rev uint64) (uint64, error)
 	// Record reads from the leader; KindNotFound where it is absent.
@@ -66,6 +68,27 @@ type Observed interface {
 	PutCounter(ctx context.Context, user, name string, n int64) error
 }
 
+// Leases are what one of several instances holds at a time.
+type Leases interface {
+	// HoldLease takes (rev 0) or renews a lease; held is false, for certain, where somebody else has it or it ran out. It runs
+	// out faena.LeaseTTL after it was held last.
+	HoldLease(ctx context.Context, name, holder string, rev uint64) (next uint64, held bool, err error)
+	// DropLease gives it up at once where it still stands at rev.
+	DropLease(ctx context.Context, name string, rev uint64) error
+	// LeaseHolder is "" where nobody holds it.
+	LeaseHolder(ctx context.Context, name string) (string, error)
+}
+
+// Declarations make and remove what a group has in the messaging system.
+type Declarations interface {
+	// DeclareGroup makes it, or brings it up to date; it may be called again, by several instances at once.
+	DeclareGroup(ctx context.Context, group string) error
+	// RemoveGroup removes it with all that is in it; what is absent is no error.
+	RemoveGroup(ctx context.Context, group string) error
+	// ForgetGroup tells that somebody else has removed it.
+	ForgetGroup(group string)
+}
+
 // Bus is all that this package asks of the messaging system.
 type Bus interface {
 	Records
@@ -74,6 +97,17 @@ type Bus interface {
 	Signals
 	Observed
 	Storage
+	Leases
+	Declarations
+}
+
+// QueueHealth is what the messaging system tells of itself, for a faena.Diagnosis.
+type QueueHealth interface {
+	Servers(ctx context.Context) ([]faena.QueueServer, error)
+	Streams(ctx context.Context, groups []string) ([]faena.StreamHealth, error)
+	Unreadable(ctx context.Context, groups []string) ([]faena.Unreadable, error)
+	// Clocks tells how far the clocks of this process and of the workers are ahead of the servers'. Of is "" for our own.
+	Clocks(ctx context.Context) ([]faena.ClockDifference, error)
 }
 
 // Storage reports how full the messaging system is.
@@ -90,9 +124,9 @@ type Resolver interface {
 	Resolve(ctx context.Context, image string, creds *faena.Credentials, arch string) (faena.ResolvedImage, error)
 }
 
-// Sealer encrypts registry credentials for the workers of a group and for the API.
+// Sealer encrypts registry credentials for the workers of a group, whose public key is the recipient, and for the APIs.
 type Sealer interface {
-	Seal(group string, plaintext []byte) ([]byte, error)
+	Seal(recipient string, plaintext []byte) ([]byte, error)
 }
 
 // Passwords hashes what a user chose, and forgets what it remembered of a user.
@@ -108,4 +142,7 @@ type Observer interface {
 	Refused(reason string)
 	Recorded(r *faena.Record)
 	Drift(n int64)
+	Leading(yes bool)
+	Swept(reason faena.Reason)
+	Pruned(n int)
 }

@@ -32,8 +32,14 @@ func (c *Control) find(ctx context.Context, user, id string) (r *faena.Record, r
 	return c.findLive(ctx, user, id)
 }
 
+// findLive looks into the buckets, those of the user's own groups first.
 func (c *Control) findLive(ctx context.Context, user, id string) (*faena.Record, uint64, error) {
-	for _, group := range c.o.Groups {
+	profile, _ := c.users.get(ctx, "", user) // without one the order is another, no more
+	groups := slices.Clone(c.groups.names())
+	slices.SortStableFunc(groups, func(a, b string) int {
+		return cmp.Compare(profile.Groups[b], profile.Groups[a])
+	})
+	for _, group := range groups {
 		r, rev, err := c.o.Bus.Record(ctx, group, user, id)
 		if !faena.IsKind(err, faena.KindNotFound) {
 			return r, rev, queueError(err)
@@ -50,12 +56,16 @@ func queueError(err error) error {
 	return faena.Unavailable(faena.ComponentQueue, "queue_unavailable", "The queue does not answer. Try again.", err)
 }
 
-// Activation returns the record of one of the user's activations, live or ended; KindNotFound where there is none.
+// Activation returns the record of one of the user's activations, live or ended; KindNotFound where there is none, KindGone
+// where it would be from before what is kept.
 func (c *Control) Activation(ctx context.Context, user, id string) (faena.Record, error) {
 	if !faena.ValidActivationID(id) {
 		return faena.Record{}, faena.NotFound("activation", id)
 	}
 	r, _, err := c.find(ctx, user, id)
+	if faena.IsKind(err, faena.KindNotFound) {
+		return faena.Record{}, c.absent(ctx, id, err)
+	}
 	if err != nil {
 		return faena.Record{}, err
 	}
@@ -67,7 +77,7 @@ func (c *Control) Activation(ctx context.Context, user, id string) (faena.Record
 func (c *Control) Activations(ctx context.Context, q faena.HistoryQuery) ([]faena.Record, error) {
 	// Live ones first: one that is recorded in between is then in both lists, not in neither.
 	byID := make(map[string]faena.Record)
-	for _, group := range c.o.Groups {
+	for _, group := range c.groups.names() {
 		live, err := c.o.Bus.LiveRecords(ctx, group, q.User)
 		if err != nil {
 			return nil, queueError(err)
@@ -137,7 +147,7 @@ func (c *Control) bytes(ctx context.Context, r *faena.Record, b faena.Blob, what
 		return b.Inline, nil
 	}
 	p, err := c.o.Bus.Object(ctx, r.Group, b.Object)
-	if faena.IsKind(err, faena.KindNotFound) {
+	if _, known := c.groups.get(r.Group); faena.IsKind(err, faena.KindNotFound) || err != nil && !known {
 		return nil, &faena.Error{Kind: faena.KindGone, Reason: what + "_expired", Component: faena.ComponentStore,
 			Message: "The " + what + " of the activation has expired and was removed.", Activation: r.ID}
 	}

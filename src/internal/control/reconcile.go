@@ -26,7 +26,7 @@ func (c *Control) reconciles(ctx context.Context) error {
 			return nil
 		case <-again:
 		}
-		for _, group := range c.o.Groups {
+		for _, group := range c.groups.names() {
 			if err := c.reconcile(ctx, group); err != nil && ctx.Err() == nil {
 				c.log.Warn("the bucket of live records could not be compared with the document store; it is tried again", "group", group, "error", err)
 				time.AfterFunc(reconcileAgain, ask)

@@ -78,16 +78,30 @@ func (c *Control) dropParameters(ctx context.Context, group string, batch []faen
 	}
 }
 
-// project writes the users' counters into KV until ctx ends. They are computed from the stream's subjects and the
-// usage documents, never counted up, so they cannot drift.
-func (c *Control) project(ctx context.Context) error {
+// tellLeader tells the leader, until ctx ends, whose counters may have changed by what this instance did. The message may be
+// lost: all counters are projected once a minute.
+func (c *Control) tellLeader(ctx context.Context) error {
+	for sleep(ctx, projectEvery) == nil {
+		if c.leading.Load() {
+			continue // its projection takes them
+		}
+		for user := range c.tally.take() {
+			if err := c.o.Bus.PublishChanged(changedActivity, user, c.o.Instance); err != nil {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// project writes the users' counters into KV until ctx ends: the leader's work. They are computed from the stream's subjects
+// and the usage documents, never counted up, so they cannot drift.
+func (c *Control) project(ctx context.Context) {
 	p := projection{c: c, written: make(map[counter]int64), dirty: make(map[string]struct{})}
 	var last time.Time // when all users were projected
 	failing := false
-	for {
-		if err := sleep(ctx, projectEvery); err != nil {
-			return nil
-		}
+	pause := projectEvery
+	for sleep(ctx, pause) == nil {
 		for user := range c.tally.take() {
 			p.dirty[user] = struct{}{}
 		}
@@ -95,7 +109,9 @@ func (c *Control) project(ctx context.Context) error {
 		if !all && len(p.dirty) == 0 {
 			continue
 		}
+		began := time.Now()
 		err := p.write(ctx, all)
+		pause = max(projectEvery, 4*time.Since(began))  // a long queue takes a while to list
 		if err != nil && !failing && ctx.Err() == nil { // once: it is tried twice a second
 			c.log.Warn("the counters could not be projected; they follow when the queue and the store answer", "error", err)
 		}
@@ -121,7 +137,7 @@ type projection struct {
 // write projects the dirty users, or all. Active ones come first: they need the queue alone.
 func (p *projection) write(ctx context.Context, all bool) error {
 	active := make(map[string]int)
-	for _, group := range p.c.o.Groups {
+	for _, group := range p.c.groups.names() {
 		byUser, err := p.c.o.Bus.ActiveByUser(ctx, group)
 		if err != nil {
 			return err

@@ -17,7 +17,7 @@ func (c *Control) PutUser(ctx context.Context, u faena.User, password string) (c
 	if len(u.Groups) == 0 {
 		u.Groups = map[string]int{faena.DefaultGroup: faena.DefaultSlots}
 	}
-	if err := c.checkUser(&u); err != nil {
+	if err := c.checkUser(ctx, &u); err != nil {
 		return false, err
 	}
 	old, err := c.o.Documents.User(ctx, u.Name)
@@ -65,20 +65,28 @@ func (c *Control) notLastAdmin(ctx context.Context, name string) error {
 		Message: fmt.Sprintf("User %q is the only admin. Make another one first.", name)}
 }
 
-func (c *Control) checkUser(u *faena.User) error {
+func (c *Control) checkUser(ctx context.Context, u *faena.User) error {
 	if err := u.Validate(); err != nil {
 		return err
 	}
 	for g := range u.Groups {
-		known := false
-		for _, have := range c.o.Groups {
-			known = known || have == g
-		}
-		if !known {
+		if _, err := c.storedGroup(ctx, g); faena.IsKind(err, faena.KindNotFound) {
 			return faena.Invalid(faena.FieldError{Field: "groups." + g, Message: fmt.Sprintf("%q does not exist", g)})
+		} else if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// CreateAdmin makes a user who is an admin, or makes one of a user who is there, with a new password; "" leaves that as it is.
+// It is how the first admin is made, and a lost one recovered.
+func (c *Control) CreateAdmin(ctx context.Context, name, password string) (created bool, err error) {
+	u, err := c.o.Documents.User(ctx, name)
+	if err != nil && !faena.IsKind(err, faena.KindNotFound) {
+		return false, err
+	}
+	return c.PutUser(ctx, faena.User{Name: name, Role: faena.RoleAdmin, Groups: u.Groups}, password)
 }
 
 // SetPassword replaces a user's password; what was remembered of the old one is dropped at once.
@@ -143,7 +151,7 @@ func (c *Control) DeleteUser(ctx context.Context, name string) error {
 // eachLive calls fn with each of a user's activations that has not ended, the queued ones first: none of them should
 // start in the place of one that ends.
 func (c *Control) eachLive(ctx context.Context, user string, fn func(*faena.Record) error) error {
-	for _, group := range c.o.Groups {
+	for _, group := range c.groups.names() {
 		live, err := c.o.Bus.LiveRecords(ctx, group, user)
 		if err != nil {
 			return queueError(err)
@@ -174,12 +182,15 @@ func (c *Control) Usage(ctx context.Context, name string) (faena.UserUsage, erro
 	}
 	out := faena.UserUsage{Completed: sum.Completed, Failed: sum.Failed}
 	for group, limit := range u.Groups {
+		out.Limit += int64(limit)
+		if _, known := c.groups.get(group); !known {
+			continue // it was made a moment ago
+		}
 		busy, err := c.o.Bus.BusySlots(ctx, group, name)
 		if err != nil {
 			return faena.UserUsage{}, queueError(err)
 		}
 		out.Active += int64(len(busy))
-		out.Limit += int64(limit)
 	}
 	return out, nil
 }
@@ -206,7 +217,7 @@ func (c *Control) Ready(ctx context.Context) (missing []string, ready bool) {
 	}
 	c.gauge.mu.Lock()
 	defer c.gauge.mu.Unlock()
-	for _, group := range c.o.Groups {
+	for _, group := range c.groups.names() {
 		if _, why := c.gauge.hasWorker(group); why != "" {
 			missing = append(missing, "workers: "+why)
 		}

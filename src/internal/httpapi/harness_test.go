@@ -70,13 +70,13 @@ func start(t *testing.T) *platform {
 	p.image = faenatest.Push(t, address, "team/tool", faenatest.Image(t, faenatest.ImageSpec{Bare: true, Entrypoint: []string{"/tool"}}), nil)
 	identity, err := seal.LoadOrCreate(filepath.Join(t.TempDir(), "key"))
 	noError(t, err)
-	sealer, err := seal.NewSealer(identity.Recipient(), map[string]string{group: identity.Recipient()})
+	sealer, err := seal.NewSealer(identity.Recipient())
 	noError(t, err)
 	logger := slog.New(slog.NewJSONHandler(&p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p.auth = auth.NewLocal(func(ctx context.Context, name string) (faena.User, error) { return p.Profile(ctx, name) }, logger)
 	rules := registry.Rules{PrivateNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
 	p.Control = control.New(control.Options{Instance: "test", Bus: p.bus, Documents: p.store, Resolver: registry.NewResolver(rules), Sealer: sealer,
-		Passwords: p.auth, Observer: telemetry.New(telemetry.Build{}), Logger: logger, Arch: runtime.GOARCH, Groups: []string{group},
+		Passwords: p.auth, Observer: telemetry.New(telemetry.Build{}), Logger: logger, Arch: runtime.GOARCH, Default: faena.Group{Recipient: identity.Recipient(), ConnectedAt: new(time.Time)}, SingleHost: true,
 		MaxParameterBytes: faena.DefaultMaxParameterBytes, AsyncStartWithin: time.Hour})
 	for name, role := range map[string]faena.Role{"root": faena.RoleAdmin, "ann": faena.RoleUser, "bob": faena.RoleUser} {
 		p.user(name, role, 10)

@@ -31,6 +31,9 @@ type Metrics struct {
 	refused  *children[string, prometheus.Counter]
 	ended    *children[ending, prometheus.Counter]
 	drift    prometheus.Gauge
+	leading  prometheus.Gauge
+	swept    *children[string, prometheus.Counter]
+	pruned   prometheus.Counter
 
 	settled   *children[ending, prometheus.Counter]
 	stages    stages
@@ -83,7 +86,10 @@ func (m *Metrics) ofControl() {
 	m.refused = words(counter(m.registry, "faena_activations_refused_total", "Activations refused by this API, by reason.", "reason"))
 	m.ended = endings(counter(m.registry, "faena_activations_total", "Activations that ended, as recorded by this API.", "state", "reason"))
 	m.drift = gauge(m.registry, "faena_conservation_drift",
-		"Activations admitted less those live or ended, as this API counts; anything but 0 for long is a defect.").WithLabelValues()
+		"Activations admitted less those live or ended; anything but 0 for long is a defect. Of an appliance in one process only.").WithLabelValues()
+	m.leading = gauge(m.registry, "faena_leader", "Whether this API leads: it projects, sweeps and prunes.").WithLabelValues()
+	m.swept = words(counter(m.registry, "faena_swept_total", "Activations that nobody else would have ended, by reason.", "reason"))
+	m.pruned = counter(m.registry, "faena_pruned_total", "Records of ended activations removed by age or size.").WithLabelValues()
 }
 
 func (m *Metrics) ofWorker() {
@@ -116,6 +122,21 @@ func (m *Metrics) Recorded(r *faena.Record) { m.ended.get(ending{r.State, r.Reas
 
 // Drift sets how many activations are missing from the count of what was admitted, is live and has ended.
 func (m *Metrics) Drift(n int64) { m.drift.Set(float64(n)) }
+
+// Leading sets whether this API leads.
+func (m *Metrics) Leading(yes bool) {
+	if yes {
+		m.leading.Set(1)
+	} else {
+		m.leading.Set(0)
+	}
+}
+
+// Swept counts an activation that the leader ended since nobody else would have.
+func (m *Metrics) Swept(reason faena.Reason) { m.swept.get(string(reason)).Inc() }
+
+// Pruned counts records that were removed.
+func (m *Metrics) Pruned(n int) { m.pruned.Add(float64(n)) }
 
 // Settled counts an activation that this worker ended, and how long its stages took.
 func (m *Metrics) Settled(r *faena.Record) {

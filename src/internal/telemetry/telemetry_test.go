@@ -79,6 +79,9 @@ func TestMetrics_Observers(t *testing.T) {
 	m.Admitted("default", true)
 	m.Refused("limit_reached")
 	m.Drift(-2)
+	m.Leading(true)
+	m.Swept("expired")
+	m.Pruned(3)
 	done := &faena.Record{State: faena.StateSucceeded, Timings: faena.Timings{QueueUS: 300, RunUS: 2_000, TotalUS: 2_600}}
 	cold := &faena.Record{State: faena.StateFailed, Reason: faena.ReasonOOMKilled,
 		Timings: faena.Timings{QueueUS: 300, PullUS: 4_000_000, StartUS: 200_000, RunUS: 50_000, StoreUS: 900, TotalUS: 4_300_000}}
@@ -101,6 +104,9 @@ func TestMetrics_Observers(t *testing.T) {
 		`faena_activations_admitted_total{group="default",mode="async"}`:                                 "2",
 		`faena_activations_refused_total{reason="limit_reached"}`:                                        "1",
 		`faena_conservation_drift`:                                                                       "-2",
+		`faena_leader`:                                                                                   "1",
+		`faena_swept_total{reason="expired"}`:                                                            "1",
+		`faena_pruned_total`:                                                                             "3",
 		`faena_activations_total{reason="",state="succeeded"}`:                                           "1",
 		`faena_activations_total{reason="oom_killed",state="failed"}`:                                    "1",
 		`faena_activations_total{reason="cancelled",state="cancelled"}`:                                  "1",

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"faena.dev/faena/internal/auth"
+	"faena.dev/faena/internal/buildinfo"
 	"faena.dev/faena/internal/config"
 	"faena.dev/faena/internal/control"
 	"faena.dev/faena/internal/faena"
@@ -27,9 +28,13 @@ type APIOptions struct {
 	Serve      config.Serve
 	Limits     config.Limits
 	Registries registry.Rules
-	Groups     map[string]string // the groups, each with its public key for sealing
+	Retention  config.Retention
+	Default    faena.Group // the default group until an admin changes it
+	SingleHost bool        // the installation is one process
 	Bus        *natsbus.Bus
 	Documents  faena.Documents
+	Kind       string        // of the document store, for people
+	Warning    func() string // what an operator should know of the document store; optional
 	Identity   seal.Identity // of the APIs
 	Metrics    *telemetry.Metrics
 	Logger     *slog.Logger
@@ -52,7 +57,7 @@ type authenticator interface {
 
 // NewAPI puts an API together; nothing runs before Run.
 func NewAPI(o APIOptions) (*API, error) {
-	sealer, err := seal.NewSealer(o.Identity.Recipient(), o.Groups)
+	sealer, err := seal.NewSealer(o.Identity.Recipient())
 	if err != nil {
 		return nil, err
 	}
@@ -69,18 +74,18 @@ func NewAPI(o APIOptions) (*API, error) {
 		a.Local = auth.NewLocal(profile, o.Logger)
 		who = a.Local
 	}
-	groups := make([]string, 0, len(o.Groups))
-	for g := range o.Groups {
-		groups = append(groups, g)
-	}
 	a.Control = control.New(control.Options{
-		Instance: o.Serve.Instance, Bus: o.Bus, Documents: o.Documents, Resolver: registry.NewResolver(o.Registries), Sealer: sealer,
-		Passwords: who, Observer: o.Metrics, Logger: o.Logger, Arch: o.Serve.Arch, Groups: groups,
+		Instance: o.Serve.Instance, Version: buildinfo.Read().Version, Bus: o.Bus, Documents: o.Documents, Sealer: sealer,
+		Resolver: registry.NewResolver(o.Registries), Passwords: who, Observer: o.Metrics, Logger: o.Logger, Arch: o.Serve.Arch, Default: o.Default, SingleHost: o.SingleHost,
+		Retention: o.Retention.Age, RetentionBytes: int64(o.Retention.Bytes), DocumentsKind: o.Kind, DocumentsWarning: o.Warning,
 		MaxParameterBytes: int64(o.Limits.MaxParameter), AsyncStartWithin: o.Limits.AsyncStartWithin, DrainAfter: o.Limits.DrainAfter,
 	})
 	a.server = httpapi.New(httpapi.Options{Functions: a.Control, Activations: a.Control, Users: a.Control, Workers: a.Control, Health: a.Control,
+		Groups: a.Control, Diagnoser: a.Control,
 		Auth: who, Logger: o.Logger, Observer: o.Metrics, MaxParameterBytes: int64(o.Limits.MaxParameter)}).Server()
-	o.Metrics.Queue(func(ctx context.Context) ([]telemetry.QueueStats, error) { return queueStats(ctx, o.Bus, groups) })
+	o.Metrics.Queue(func(ctx context.Context) ([]telemetry.QueueStats, error) {
+		return queueStats(ctx, o.Bus, a.Control.GroupNames())
+	})
 	return a, nil
 }
 

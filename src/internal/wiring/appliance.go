@@ -91,9 +91,10 @@ func (a *Appliance) open(ctx context.Context) (err error) {
 	}
 	rules := RulesOf(a.c.Registries)
 	rules.PrivateHosts = append(rules.PrivateHosts, a.RegistryAddress()) // our own, on loopback
-	if a.api, err = NewAPI(APIOptions{Serve: a.c.Serve, Limits: a.c.Limits, Registries: rules,
-		Groups: map[string]string{faena.DefaultGroup: identity.Recipient()}, Bus: a.apiBus, Documents: a.store, Identity: identity,
-		Metrics: a.metrics, Logger: a.log}); err != nil {
+	now := time.Now().UTC()
+	if a.api, err = NewAPI(APIOptions{Serve: a.c.Serve, Limits: a.c.Limits, Registries: rules, Retention: a.c.Retention,
+		Default: faena.Group{Recipient: identity.Recipient(), ConnectedAt: &now, CreatedAt: now, UpdatedAt: now}, SingleHost: true,
+		Bus: a.apiBus, Documents: a.store, Kind: "bbolt", Identity: identity, Metrics: a.metrics, Logger: a.log}); err != nil {
 		return err
 	}
 	if a.api.Local != nil {

@@ -1,0 +1,106 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"faena.dev/faena/internal/faena"
+)
+
+const (
+	// pruneEvery is how often old history is looked for.
+	pruneEvery = time.Minute
+	// pruneBatch is how many records are removed at once.
+	pruneBatch = 500
+)
+
+// prune removes history that is older than the retention, and the oldest while there is more than its bytes, until ctx ends.
+func (c *Control) prune(ctx context.Context) {
+	failing := false
+	for {
+		err := c.pruneNow(ctx, time.Now())
+		if err != nil && !failing && ctx.Err() == nil {
+			c.log.Warn("old history could not be removed; it is tried again", "error", err)
+		}
+		failing = err != nil
+		if sleep(ctx, pruneEvery) != nil {
+			return
+		}
+	}
+}
+
+func (c *Control) pruneNow(ctx context.Context, now time.Time) error {
+	if c.o.Retention > 0 {
+		if err := c.pruneBefore(ctx, now.Add(-c.o.Retention)); err != nil {
+			return err
+		}
+	}
+	if c.o.RetentionBytes == 0 {
+		return nil
+	}
+	for {
+		stats, err := c.o.Documents.HistoryStats(ctx)
+		if err != nil || stats.Bytes <= c.o.RetentionBytes || stats.Oldest.IsZero() {
+			return err
+		}
+		before := stats.Oldest.Truncate(time.Hour).Add(time.Hour)
+		if before.After(now) { // what is left is of this hour
+			return nil
+		}
+		if err := c.pruneBefore(ctx, before); err != nil {
+			return err
+		}
+	}
+}
+
+// pruneBefore removes what was admitted before an hour, and the objects that belong to it. What is cut off between the two is
+// removed by its age.
+func (c *Control) pruneBefore(ctx context.Context, before time.Time) error {
+	total := 0
+	for more := true; more; {
+		removed, err := c.o.Documents.Prune(ctx, before, pruneBatch)
+		if err != nil {
+			return err
+		}
+		for i := range removed {
+			c.dropResults(ctx, &removed[i])
+		}
+		c.o.Observer.Pruned(len(removed))
+		total += len(removed)
+		more = len(removed) == pruneBatch
+	}
+	if total > 0 {
+		c.log.Info("old history was removed", "records", total, "admitted_before", before.UTC().Truncate(time.Hour))
+	}
+	return nil
+}
+
+func (c *Control) dropResults(ctx context.Context, r *faena.Record) {
+	if _, known := c.groups.get(r.Group); !known {
+		return // they went with the group
+	}
+	for _, object := range []string{r.Result.Object, r.Log.Object} {
+		if object == "" {
+			continue
+		}
+		if err := c.o.Bus.DeleteObject(ctx, r.Group, object); err != nil && ctx.Err() == nil {
+			c.logOf(r).Warn("a result or log stays until it is too old", "object", object, "error", err)
+		}
+	}
+}
+
+// absent is the error for an activation that is nowhere: KindGone where it is from before what is kept.
+func (c *Control) absent(ctx context.Context, id string, notFound error) error {
+	key, err := uuid.Parse(id)
+	if err != nil {
+		return notFound
+	}
+	stats, err := c.o.Documents.HistoryStats(ctx)
+	if err != nil || !admitted(key).Before(stats.Horizon) {
+		return notFound
+	}
+	return &faena.Error{Kind: faena.KindGone, Reason: "activation_expired", Component: faena.ComponentStore, Activation: id,
+		Message: "Activations from before " + stats.Horizon.UTC().Format(time.RFC3339) + " were removed, with their results and logs."}
+}

@@ -1,0 +1,199 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"faena.dev/faena/internal/faena"
+)
+
+const (
+	// sweepEvery is how often the buckets are listed; more seldom where that takes long.
+	sweepEvery = 5 * time.Second
+	// orphanAge is how old a record must be before it is asked whether its message is there: admission takes four seconds at
+	// most, and clocks differ.
+	orphanAge = time.Minute
+	// lookAtMost is the longest pause between two looks at one activation.
+	lookAtMost = time.Hour
+	// expireSlack is how much later than its worker, and than the API that waits, the sweeper ends what has expired.
+	expireSlack = 2 * time.Second
+)
+
+// sweep settles what nobody else will, until ctx ends (design section 3, step 8): a queued activation past its latest start,
+// and one whose message is gone. An activation is looked at when it is one, two, four minutes old and so on, and when it
+// expires, so that a long queue costs little.
+func (c *Control) sweep(ctx context.Context) {
+	s := sweeper{c: c, next: make(map[uuid.UUID]int64), now: time.Now}
+	failing := false
+	pause := sweepEvery
+	for sleep(ctx, pause) == nil {
+		began := time.Now()
+		err := s.round(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			c.log.Warn("what nobody would settle could not be swept; it is tried again", "error", err)
+		}
+		failing = err != nil
+		pause = max(sweepEvery, 20*time.Since(began))
+	}
+}
+
+// sweeper remembers when each live activation is to be looked at next. Owned by one goroutine.
+type sweeper struct {
+	c    *Control
+	next map[uuid.UUID]int64 // in milliseconds, as in the ids
+	now  func() time.Time
+}
+
+// round looks at everything that is due.
+func (s *sweeper) round(ctx context.Context) error {
+	still := make(map[uuid.UUID]int64, len(s.next))
+	var failed error
+	for _, group := range s.c.groups.names() {
+		live, err := s.c.o.Bus.LiveIDs(ctx, group)
+		if err != nil {
+			return err
+		}
+		for user, ids := range live {
+			for _, id := range ids {
+				key, err := uuid.Parse(id)
+				if err != nil {
+					continue // not ours
+				}
+				due, known := s.next[key]
+				if !known {
+					due = admitted(key).Add(orphanAge).UnixMilli()
+				}
+				if now := s.now(); now.UnixMilli() >= due {
+					wait, err := s.look(ctx, group, user, id)
+					if err != nil && ctx.Err() != nil {
+						return err
+					}
+					if err != nil {
+						failed, wait = err, sweepEvery
+					}
+					due = now.Add(wait).UnixMilli()
+				}
+				still[key] = due
+			}
+		}
+		if err := s.messages(ctx, group, live); err != nil {
+			failed = err
+		}
+	}
+	s.next = still
+	return failed
+}
+
+// admitted is the time in an activation's id (RFC 9562 section 5.7), by the clock of the API that admitted it.
+func admitted(id uuid.UUID) time.Time {
+	sec, nsec := id.Time().UnixTime()
+	return time.Unix(sec, nsec)
+}
+
+// look settles an activation that has expired or has no message, and otherwise returns when to look again.
+func (s *sweeper) look(ctx context.Context, group, user, id string) (time.Duration, error) {
+	r, rev, age, err := s.c.o.Bus.RecordAge(ctx, group, user, id)
+	if faena.IsKind(err, faena.KindNotFound) {
+		return lookAtMost, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	again := min(max(age, orphanAge), lookAtMost)
+	if r.State.Terminal() {
+		return again, nil // the recorder's
+	}
+	if left := r.StartWithin() + expireSlack - age; r.State == faena.StateQueued && left <= 0 {
+		_, err := s.c.endQueued(ctx, r, faena.ReasonExpired, fmt.Sprintf("No worker could start it within %s.", r.StartWithin()))
+		s.c.o.Observer.Swept(faena.ReasonExpired)
+		return again, err
+	} else if r.State == faena.StateQueued {
+		again = min(again, left)
+	}
+	if age < orphanAge {
+		return orphanAge - age, nil // it was claimed, or moved, meanwhile
+	}
+	there, err := s.c.inSlot(ctx, r)
+	if err != nil || there {
+		return again, err
+	}
+	return again, s.lose(ctx, r, rev)
+}
+
+// inSlot reports whether the activation's message stands in its slot.
+func (c *Control) inSlot(ctx context.Context, r *faena.Record) (bool, error) {
+	id, _, err := c.o.Bus.SlotMessage(ctx, r.Group, r.User, r.Slot)
+	if faena.IsKind(err, faena.KindNotFound) {
+		return false, nil
+	}
+	return id == r.ID, err
+}
+
+// lose settles an activation whose message is gone: no worker will meet it. One that runs all the same loses the record, and
+// throws its result away.
+func (s *sweeper) lose(ctx context.Context, r *faena.Record, rev uint64) error {
+	message := "Its message is not in the queue: the API that admitted it has ended half-way, or the queue has lost it."
+	if err := r.Fail(faena.ReasonWorkerLost, message, time.Now().UTC()); err != nil {
+		return err
+	}
+	if _, err := s.c.o.Bus.UpdateRecord(ctx, r, rev); errors.Is(err, faena.ErrStale) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	s.c.o.Observer.Swept(faena.ReasonWorkerLost)
+	s.c.logOf(r).Warn("an activation without a message was settled as lost", "user", r.User, "function", r.Function)
+	if err := s.c.o.Bus.Complete(ctx, r); err != nil {
+		s.c.logOf(r).Warn("the end of an activation could not be announced", "error", err)
+	}
+	return nil
+}
+
+// messages deletes messages that no worker would run, where users have more of them than records: they hold slots, and where
+// a group has no worker nobody acknowledges them.
+func (s *sweeper) messages(ctx context.Context, group string, live map[string][]string) error {
+	active, err := s.c.o.Bus.ActiveByUser(ctx, group)
+	if err != nil {
+		return err
+	}
+	for user, n := range active {
+		if n <= len(live[user]) {
+			continue
+		}
+		busy, err := s.c.o.Bus.BusySlots(ctx, group, user)
+		if err != nil {
+			return err
+		}
+		for slot := range busy {
+			if err := s.message(ctx, group, user, slot); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// message deletes the message in a slot whose record is absent or ended.
+func (s *sweeper) message(ctx context.Context, group, user string, slot int) error {
+	id, seq, err := s.c.o.Bus.SlotMessage(ctx, group, user, slot)
+	if faena.IsKind(err, faena.KindNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r, _, err := s.c.o.Bus.Record(ctx, group, user, id)
+	if err == nil && !r.State.Terminal() || err != nil && !faena.IsKind(err, faena.KindNotFound) {
+		return err
+	}
+	if err := s.c.o.Bus.DeleteMessage(ctx, group, seq); err != nil {
+		return err
+	}
+	s.c.slots.of(group, user).free(slot)
+	s.c.log.Warn("the message of an activation that has ended was removed", "activation_id", id, "group", group, "user", user)
+	return nil
+}
