@@ -134,7 +134,8 @@ type HistoryDocuments interface {
 	Activations(ctx context.Context, q HistoryQuery) ([]Record, error)
 	// UserUsage sums a user's usage over all hours; Hour is zero. It outlives history that was pruned.
 	UserUsage(ctx context.Context, user string) (Usage, error)
-	// UsageByHour lists a user's usage of the hours from the given one on, oldest first, at most limit.
+	// UsageByHour lists a user's usage of the hours from the one that from is in, oldest first, at most limit. Hours
+	// without usage are left out.
 	UsageByHour(ctx context.Context, user string, from time.Time, limit int) ([]Usage, error)
 
 	// Prune removes records that were admitted before the hour that before is in, at most limit of them, and returns what it

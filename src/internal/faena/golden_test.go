@@ -13,9 +13,16 @@ import (
 	"testing"
 )
 
-// update writes the golden files anew: go test ./internal/faena -update. A change of one is a change of what daemons
-// of different versions say to each other: a field may be added, none may change its name or its meaning.
-var update = flag.Bool("update", false, "write the golden files anew")
+// update writes the golden files that are missing: go test ./internal/faena -update. Those of a version are never written
+// again: what daemons of different versions say to each other changes with a new SchemaVersion only, and then all files are
+// written to a new directory. The old ones stay: a build reads what the version before it has written. make lint compares
+// them with those of the release before.
+var update = flag.Bool("update", false, "write the golden files of a new schema version")
+
+// goldenDir has the golden files of a schema version.
+func goldenDir(version int) string {
+	return filepath.Join("testdata", fmt.Sprintf("schema-%d", version))
+}
 
 // The JSON of all that is stored or sent, every field set.
 func TestGolden(t *testing.T) {
@@ -45,6 +52,8 @@ func TestGolden(t *testing.T) {
 			CreatedAt: moment, UpdatedAt: moment},
 		"worker": &Worker{Schema: 1, ID: "w1", Group: "default", Host: "host-1", Version: "1.2.3", Places: 3, MemoryBytes: 4 << 30, MilliCPUs: 2000,
 			Busy: 1, Containers: 2, Draining: true, NotReady: "The disk is full.", StartedAt: moment, SeenAt: moment},
+		"group": &Group{Schema: 1, Name: "gpu", Nkey: "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4", Recipient: "age1x",
+			ConnectedAt: &moment, CreatedAt: moment, UpdatedAt: moment},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if empty := unset(reflect.ValueOf(v), name); empty != "" {
@@ -81,8 +90,11 @@ func TestGolden_WithoutOptionalFields(t *testing.T) {
 
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
-	path := filepath.Join("testdata", name+".golden.json")
-	if *update {
+	path := filepath.Join(goldenDir(SchemaVersion), name+".golden.json")
+	if _, err := os.Stat(path); *update && os.IsNotExist(err) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(path, got, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +104,7 @@ func golden(t *testing.T, name string, got []byte) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is\n%s\nwant\n%s", path, got, want)
+		t.Errorf("what is stored or sent has changed without a new SchemaVersion: %s would be\n%s\nand is\n%s", path, got, want)
 	}
 }
 
