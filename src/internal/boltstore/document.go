@@ -93,11 +93,12 @@ func descend(b *bolt.Bucket, prefix, before []byte, fn func(k, v []byte) (more b
 	return nil
 }
 
-// removeBelow removes what lies under prefix, at most the given number of keys, and returns how many.
-func removeBelow(b *bolt.Bucket, prefix []byte, most int) (int, error) {
+// removeBelow removes what lies under prefix, at most the given number of keys, and returns how many, and what they took.
+func removeBelow(b *bolt.Bucket, prefix []byte, most int) (n int, sum int64, err error) {
 	var keys [][]byte // a cursor must not be moved over what is removed under it
-	err := ascend(b, prefix, nil, func(k, _ []byte) (bool, error) {
+	err = ascend(b, prefix, nil, func(k, v []byte) (bool, error) {
 		keys = append(keys, bytes.Clone(k))
+		sum += size(k, v)
 		return len(keys) < most, nil
 	})
 	for _, k := range keys {
@@ -105,5 +106,5 @@ func removeBelow(b *bolt.Bucket, prefix []byte, most int) (int, error) {
 			err = b.Delete(k)
 		}
 	}
-	return len(keys), err
+	return len(keys), sum, err
 }

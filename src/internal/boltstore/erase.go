@@ -13,7 +13,7 @@ const eraseStep = 1000
 
 // owned are the buckets whose keys begin with a user's name.
 var owned = [][]byte{functionsBucket, revisionsBucket, byFunctionBucket, byStateBucket, byBothBucket,
-	payloadsBucket, activationsBucket, usageBucket, usageTotalsBucket}
+	payloadsBucket, activationsBucket, prunedBucket, usageBucket, usageTotalsBucket}
 
 // EraseUser implements faena.Documents. The tombstone and a note of what is to be done are written first; from then
 // on nothing of the user is added. What there is goes in steps, so that others are not held up. Where ctx ends, or the
@@ -40,9 +40,9 @@ func (s *Store) EraseUser(ctx context.Context, name string) error {
 		return err
 	}
 	for done := false; !done; {
-		err := s.update(ctx, "erase what belongs to user "+name, func(tx *bolt.Tx) (err error) {
-			done, err = eraseSome(tx, name)
-			return err
+		err := s.updateHistory(ctx, "erase what belongs to user "+name, func(tx *bolt.Tx) (change int64, err error) {
+			done, change, err = eraseSome(tx, name)
+			return change, err
 		})
 		if err != nil {
 			return err
@@ -52,18 +52,21 @@ func (s *Store) EraseUser(ctx context.Context, name string) error {
 }
 
 // eraseSome removes the next eraseStep keys of a user, and with the last of them the note that there is more to do.
-func eraseSome(tx *bolt.Tx, name string) (done bool, err error) {
+func eraseSome(tx *bolt.Tx, name string) (done bool, change int64, err error) {
 	left := eraseStep
 	for _, bucket := range owned {
-		n, err := removeBelow(tx.Bucket(bucket), below(name), left)
+		n, bytes, err := removeBelow(tx.Bucket(bucket), below(name), left)
 		if err != nil {
-			return false, err
+			return false, 0, err
+		}
+		if isMeasured(bucket) {
+			change -= bytes
 		}
 		if left -= n; left == 0 {
-			return false, nil
+			return false, change, nil
 		}
 	}
-	return true, tx.Bucket(erasuresBucket).Delete(key(name))
+	return true, change, tx.Bucket(erasuresBucket).Delete(key(name))
 }
 
 // finishErasures does the rest of what a process that has ended left undone.
@@ -75,7 +78,7 @@ func (s *Store) finishErasures() error {
 			if more = name != nil; !more {
 				return nil
 			}
-			_, err := eraseSome(tx, string(name))
+			_, _, err := eraseSome(tx, string(name))
 			return err
 		})
 		if err != nil || !more {

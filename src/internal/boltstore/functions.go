@@ -145,7 +145,7 @@ func (s *Store) DeleteFunction(ctx context.Context, user, name string, c faena.C
 		if err := tx.Bucket(functionsBucket).Delete(key(user, name)); err != nil {
 			return err
 		}
-		_, err = removeBelow(tx.Bucket(revisionsBucket), below(user, name), math.MaxInt)
+		_, _, err = removeBelow(tx.Bucket(revisionsBucket), below(user, name), math.MaxInt)
 		return err
 	})
 }

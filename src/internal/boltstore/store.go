@@ -30,12 +30,13 @@ var (
 	byFunctionBucket  = []byte("by_function")  // <user>/<function>/<id> → nothing
 	byStateBucket     = []byte("by_state")     // <user>/<state>/<id> → nothing
 	byBothBucket      = []byte("by_both")      // <user>/<function>/<state>/<id> → nothing
+	prunedBucket      = []byte("pruned")       // <user>/<id> → when it was pruned; kept for markAge
 	usageBucket       = []byte("usage")        // <user>/<hour> → Usage
 	usageTotalsBucket = []byte("usage_totals") // <user>/ → Usage, the sum of all hours
 )
 
 var buckets = [][]byte{metaBucket, functionsBucket, revisionsBucket, usersBucket, namesBucket, groupsBucket,
-	erasuresBucket, activationsBucket, payloadsBucket, byFunctionBucket, byStateBucket, byBothBucket, usageBucket, usageTotalsBucket}
+	erasuresBucket, activationsBucket, payloadsBucket, byFunctionBucket, byStateBucket, byBothBucket, prunedBucket, usageBucket, usageTotalsBucket}
 
 var (
 	schemaKey = []byte("schema")
@@ -59,6 +60,8 @@ type Store struct {
 	db *bolt.DB
 	// failing is true after a change that could not be written: then Ping tries to write.
 	failing atomic.Bool
+	// bytes are what records take, as of the last change.
+	bytes atomic.Int64
 }
 
 var _ faena.Documents = (*Store)(nil)
@@ -81,7 +84,7 @@ func Open(path string, o Options) (*Store, error) {
 		_ = db.Close() // the first error is the one that counts
 		return nil, fmt.Errorf("open the document store %s: %w", path, err)
 	}
-	if err := s.finishErasures(); err != nil {
+	if err := errors.Join(s.finishErasures(), s.measure()); err != nil {
 		_ = db.Close()
 		return nil, fmt.Errorf("open the document store %s: %w", path, err)
 	}

@@ -122,7 +122,9 @@ type Usage struct {
 type HistoryDocuments interface {
 	// Insert stores terminal records. One that is stored already is left as it is and is no error, so that
 	// recording may be repeated; one of a user who was erased is dropped. Each counts once in the usage of its hour,
-	// however often it is inserted. A record that is not terminal is an error, and nothing of its batch is stored.
+	// however often it is inserted; so does one that is first inserted when its hour was pruned, and one that is inserted
+	// again within a day after it was pruned, which may be stored again. Both are gone with the next Prune. A record that is
+	// not terminal is an error, and nothing of its batch is stored.
 	Insert(ctx context.Context, records []Record) error
 	// Activation returns one record; KindNotFound where there is none.
 	Activation(ctx context.Context, user, id string) (Record, error)
@@ -140,7 +142,8 @@ type HistoryDocuments interface {
 
 	// Prune removes records that were admitted before the hour that before is in, at most limit of them, and returns what it
 	// removed, without inline bytes, so that its objects can be removed. Fewer than limit means that none is left. Usage stays
-	// as it is. The hour becomes HistoryStats.Horizon before the first is removed.
+	// as it is. The hour becomes HistoryStats.Horizon before the first is removed. With an error comes what was removed
+	// before it.
 	Prune(ctx context.Context, before time.Time, limit int) ([]Record, error)
 	// HistoryStats tells how much history there is. It costs no more than a few reads, however much that is.
 	HistoryStats(ctx context.Context) (HistoryStats, error)

@@ -35,6 +35,8 @@ func Documents(t *testing.T, open func(t testing.TB) faena.Documents) {
 		{"History", historyClauses},
 		{"Pages", pageClauses},
 		{"Usage", usageClauses},
+		{"Pruning", pruneClauses},
+		{"Retention", retentionClauses},
 		{"Store", storeClauses},
 	} {
 		t.Run(part.name, func(t *testing.T) {

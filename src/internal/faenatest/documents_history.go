@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"faena.dev/faena/internal/faena"
 )
@@ -109,26 +108,7 @@ var pageClauses = []clause{
 			for _, state := range append([]faena.State{""}, faena.States...) {
 				t.Run(fmt.Sprintf("%s,%s", function, state), func(t *testing.T) {
 					q := faena.HistoryQuery{User: "ann", Function: function, State: state, Limit: 7}
-					var got []string
-					for {
-						page := must(s.Activations(t.Context(), q))(t)
-						for _, r := range page {
-							got = append(got, r.ID)
-						}
-						if len(page) < q.Limit {
-							break
-						}
-						q.Before = page[len(page)-1].ID
-					}
-					var want []string
-					for _, r := range slices.Backward(all) {
-						if (function == "" || r.Function == function) && (state == "" || r.State == state) {
-							want = append(want, r.ID)
-						}
-					}
-					if !slices.Equal(got, want) {
-						t.Errorf("page by page there are %d, want %d: %v", len(got), len(want), got)
-					}
+					same(t, pageByPage(t, s, q), matching(all, function, state))
 				})
 			}
 		}
@@ -142,46 +122,30 @@ var pageClauses = []clause{
 			same(t, must(s.Activations(t.Context(), q))(t), []faena.Record{want})
 		}
 	}},
+	{"WhatIsInsertedMeanwhileMovesNoPage", func(t *testing.T, s faena.Documents) {
+		var all []faena.Record
+		for i := range 60 {
+			all = append(all, record("ann", i))
+		}
+		ok(t, s.Insert(t.Context(), all))
+		q, next := faena.HistoryQuery{User: "ann", Limit: 7}, 1000
+		var got []string
+		for done := false; !done; {
+			page := must(s.Activations(t.Context(), q))(t)
+			for _, r := range page {
+				got, q.Before = append(got, r.ID), r.ID
+			}
+			done = len(page) < q.Limit
+			ok(t, s.Insert(t.Context(), []faena.Record{record("ann", next), record("an", next), record("anna", next)})) // newer
+			next++
+		}
+		same(t, got, matching(all, "", ""))
+	}},
 	{"DeletingTheFunctionLeavesItsHistory", func(t *testing.T, s faena.Documents) {
 		add(t, s, revision("ann", "resize"))
 		ok(t, s.Insert(t.Context(), []faena.Record{record("ann", 1)}))
 		ok(t, s.DeleteFunction(t.Context(), "ann", "resize", anyHead))
 		ids(t, s, faena.HistoryQuery{User: "ann", Function: "resize", Limit: 10}, 1)
-	}},
-}
-
-var usageClauses = []clause{
-	{"CountsWhatSucceededAndWhatDidNot", func(t *testing.T, s faena.Documents) {
-		usageIs(t, s, "ann", 0, 0)
-		ok(t, s.Insert(t.Context(), []faena.Record{
-			record("ann", 1), record("ann", 2), failed("ann", 3, "resize", faena.ReasonTimeout),
-			failed("ann", 4, "resize", faena.ReasonCancelled), failed("ann", 5, "resize", faena.ReasonWorkerLost), record("anna", 6)}))
-		usageIs(t, s, "ann", 2, 3)
-		usageIs(t, s, "anna", 1, 0)
-		if u := must(s.UserUsage(t.Context(), "ann"))(t); u.RunUS != 5000 || !u.Hour.IsZero() {
-			t.Errorf("the usage is %+v", u)
-		}
-	}},
-	{"RecordingAgainCountsNothing", func(t *testing.T, s faena.Documents) {
-		batch := mixed("ann", 50)
-		ok(t, s.Insert(t.Context(), batch))
-		first := must(s.UserUsage(t.Context(), "ann"))(t)
-		ok(t, s.Insert(t.Context(), batch))
-		ok(t, s.Insert(t.Context(), append(slices.Clone(batch[20:]), record("ann", 1000))))
-		again := must(s.UserUsage(t.Context(), "ann"))(t)
-		first.Completed, first.RunUS = first.Completed+1, first.RunUS+1000
-		same(t, again, first)
-	}},
-	{"SumsAllHours", func(t *testing.T, s faena.Documents) {
-		var batch []faena.Record
-		for hour := range 30 {
-			r := record("ann", hour)
-			r.AdmittedAt = epoch.Add(time.Duration(hour) * time.Hour)
-			batch = append(batch, r)
-		}
-		ok(t, s.Insert(t.Context(), batch[:20]))
-		ok(t, s.Insert(t.Context(), batch[10:]))
-		usageIs(t, s, "ann", 30, 0)
 	}},
 }
 
@@ -201,6 +165,33 @@ func mixed(user string, n int) (records []faena.Record) {
 	return records
 }
 
+// matching are the ids of the records that match a filter, newest first.
+func matching(records []faena.Record, function string, state faena.State) (list []string) {
+	for _, r := range slices.Backward(records) {
+		if (function == "" || r.Function == function) && (state == "" || r.State == state) {
+			list = append(list, r.ID)
+		}
+	}
+	return list
+}
+
+// pageByPage are the ids that a query gives, one page after the other.
+func pageByPage(t testing.TB, s faena.Documents, q faena.HistoryQuery) (list []string) {
+	t.Helper()
+	for range 1000 {
+		page := must(s.Activations(t.Context(), q))(t)
+		for _, r := range page {
+			list = append(list, r.ID)
+		}
+		if len(page) < q.Limit {
+			return list
+		}
+		q.Before = page[len(page)-1].ID
+	}
+	t.Fatalf("there is no end of the pages of %+v", q)
+	return nil
+}
+
 // ids checks which records a query gives.
 func ids(t testing.TB, s faena.Documents, q faena.HistoryQuery, want ...int) {
 	t.Helper()
@@ -213,13 +204,5 @@ func ids(t testing.TB, s faena.Documents, q faena.HistoryQuery, want ...int) {
 	}
 	if !slices.Equal(got, wanted) {
 		t.Errorf("%+v gives %v, want %v", q, got, wanted)
-	}
-}
-
-func usageIs(t testing.TB, s faena.Documents, user string, completed, failed int64) {
-	t.Helper()
-	u := must(s.UserUsage(t.Context(), user))(t)
-	if u.User != user || u.Completed != completed || u.Failed != failed {
-		t.Errorf("the usage is %+v, want %d and %d", u, completed, failed)
 	}
 }
