@@ -1137,8 +1137,8 @@ type ClientInterface interface {
 	// PutGroupWithBody Make or change a group (admin)
 	//
 	// Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
-	// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
-	// has connected. An unknown field is a 422.
+	// first host, where their private halves stay. A group is pending, and no function may name it, until a worker with its
+	// nkey has connected. An unknown field is a 422.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1148,8 +1148,8 @@ type ClientInterface interface {
 	// PutGroup Make or change a group (admin)
 	//
 	// Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
-	// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
-	// has connected. An unknown field is a 422.
+	// first host, where their private halves stay. A group is pending, and no function may name it, until a worker with its
+	// nkey has connected. An unknown field is a 422.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1591,8 +1591,8 @@ func (c *operations) GetGroup(ctx context.Context, name GroupName, reqEditors ..
 // PutGroupWithBody Make or change a group (admin)
 //
 // Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
-// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
-// has connected. An unknown field is a 422.
+// first host, where their private halves stay. A group is pending, and no function may name it, until a worker with its
+// nkey has connected. An unknown field is a 422.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1612,8 +1612,8 @@ func (c *operations) PutGroupWithBody(ctx context.Context, name GroupName, conte
 // PutGroup Make or change a group (admin)
 //
 // Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
-// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
-// has connected. An unknown field is a 422.
+// first host, where their private halves stay. A group is pending, and no function may name it, until a worker with its
+// nkey has connected. An unknown field is a 422.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3200,8 +3200,8 @@ type ClientWithResponsesInterface interface {
 	// PutGroupWithBodyWithResponse Make or change a group (admin)
 	//
 	// Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
-	// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
-	// has connected. An unknown field is a 422.
+	// first host, where their private halves stay. A group is pending, and no function may name it, until a worker with its
+	// nkey has connected. An unknown field is a 422.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3211,8 +3211,8 @@ type ClientWithResponsesInterface interface {
 	// PutGroupWithResponse Make or change a group (admin)
 	//
 	// Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
-	// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
-	// has connected. An unknown field is a 422.
+	// first host, where their private halves stay. A group is pending, and no function may name it, until a worker with its
+	// nkey has connected. An unknown field is a 422.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5127,8 +5127,8 @@ func (c *ClientWithResponses) GetGroupWithResponse(ctx context.Context, name Gro
 // PutGroupWithBodyWithResponse Make or change a group (admin)
 //
 // Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
-// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
-// has connected. An unknown field is a 422.
+// first host, where their private halves stay. A group is pending, and no function may name it, until a worker with its
+// nkey has connected. An unknown field is a 422.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5144,8 +5144,8 @@ func (c *ClientWithResponses) PutGroupWithBodyWithResponse(ctx context.Context, 
 // PutGroupWithResponse Make or change a group (admin)
 //
 // Both keys are replaced: one that is left out is empty from then on. `faena-worker keygen` prints them on the group's
-// first host, where their private halves stay. A group is pending, and no function may name it, until a worker of it
-// has connected. An unknown field is a 422.
+// first host, where their private halves stay. A group is pending, and no function may name it, until a worker with its
+// nkey has connected. An unknown field is a 422.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

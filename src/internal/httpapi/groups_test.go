@@ -3,14 +3,13 @@ package httpapi
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"faena.dev/faena/internal/control"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -19,87 +18,13 @@ const (
 	recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 )
 
-// book is the groups of an installation, and what its doctor finds. The use cases are tested where they are; here it
-// matters what comes to them and how their outcomes are answered.
-type book struct {
-	mu     sync.Mutex
-	groups map[string]faena.GroupState
-	users  map[string]string // of a group
-	most   int
-	found  faena.Diagnosis
-	err    error // of everything
-}
-
-func newBook() *book {
-	b := &book{groups: make(map[string]faena.GroupState), users: make(map[string]string), most: faena.MaxGroups}
-	now := time.Now().UTC()
-	b.groups[group] = faena.GroupState{Group: faena.Group{Name: group, ConnectedAt: &now, CreatedAt: now, UpdatedAt: now}, Workers: 2, Ready: 1, Active: 7}
-	return b
-}
-
-func (b *book) Groups(context.Context) (list []faena.GroupState, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(b.groups)) {
-		list = append(list, b.groups[name])
-	}
-	return list, b.err
-}
-
-func (b *book) Group(_ context.Context, name string) (faena.GroupState, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	g, ok := b.groups[name]
-	if !ok {
-		return g, faena.NotFound("group", name)
-	}
-	return g, b.err
-}
-
-func (b *book) PutGroup(_ context.Context, g faena.Group) (created bool, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := g.Validate(); err != nil {
-		return false, err
-	}
-	was, ok := b.groups[g.Name]
-	if !ok && len(b.groups) >= b.most {
-		return false, &faena.Error{Kind: faena.KindConflict, Reason: "groups_full", Component: faena.ComponentCaller, Message: "There are as many groups as there may be."}
-	}
-	g.CreatedAt, g.UpdatedAt, g.ConnectedAt = was.CreatedAt, time.Now().UTC(), was.ConnectedAt
-	if !ok {
-		g.CreatedAt = g.UpdatedAt
-	}
-	was.Group = g
-	b.groups[g.Name] = was
-	return !ok, b.err
-}
-
-func (b *book) DeleteGroup(_ context.Context, name string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if _, ok := b.groups[name]; !ok {
-		return faena.NotFound("group", name)
-	}
-	if name == group {
-		return &faena.Error{Kind: faena.KindConflict, Reason: "default_group", Component: faena.ComponentCaller, Message: "The group default stays."}
-	}
-	if by := b.users[name]; by != "" {
-		return &faena.Error{Kind: faena.KindConflict, Reason: "group_in_use", Component: faena.ComponentCaller, Message: "The group is used by " + by + "."}
-	}
-	delete(b.groups, name)
-	return b.err
-}
-
-func (b *book) Diagnose(context.Context) (faena.Diagnosis, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.found, b.err
-}
+// apart makes the installation one of several processes, which may have more than one group.
+func apart(o *control.Options) { o.SingleHost = false }
 
 // An admin makes, changes, reads and removes groups.
 func TestGroups_Life(t *testing.T) {
-	s := start(t).serve(t)
+	s := start(t, apart).serve(t)
+	s.worker(1, echo)
 	const path = "/v1/groups/gpu"
 	keys := fmt.Sprintf(`{"nkey":%q,"recipient":%q}`, nkey, recipient)
 	made := decoded[Group](s.call(http.MethodPut, path, as("root"), body(keys)).is(http.StatusCreated).has("Location", path))
@@ -110,34 +35,35 @@ func TestGroups_Life(t *testing.T) {
 	if got := decoded[Group](s.call(http.MethodGet, path, as("root")).is(http.StatusOK)); got != made {
 		t.Errorf("read it is %+v", got)
 	}
-	var names []string
+	var list []string
 	for _, g := range decoded[GroupList](s.call(http.MethodGet, "/v1/groups", as("root")).is(http.StatusOK)).Items {
-		names = append(names, fmt.Sprint(g.Name, " ", g.State, " ", g.Workers, " ", g.Ready, " ", g.Active))
+		list = append(list, fmt.Sprint(g.Name, " ", g.State, " ", g.Workers, " ", g.Ready, " ", g.Active))
 	}
-	if !slices.Equal(names, []string{"default ready 2 1 7", "gpu pending 0 0 0"}) {
-		t.Errorf("the list is %q", names)
+	if !slices.Equal(list, []string{"default ready 1 1 0", "gpu pending 0 0 0"}) {
+		t.Errorf("the list is %q", list)
 	}
 	changed := decoded[Group](s.call(http.MethodPut, path, as("root"), body(fmt.Sprintf(`{"recipient":%q}`, recipient))).is(http.StatusOK).has("Location", ""))
 	if changed.Nkey != "" || changed.Recipient != recipient || !changed.CreatedAt.Equal(made.CreatedAt) {
 		t.Errorf("with the key for sealing alone it is %+v", changed)
 	}
-	s.groups.users["gpu"] = "user ann"
-	p := s.call(http.MethodDelete, path, as("root")).problem(http.StatusConflict, "group_in_use")
-	if !strings.Contains(p.Detail, "user ann") {
+	s.call(http.MethodPut, "/v1/users/ann", as("root"), body(`{"groups":{"default":1,"gpu":1}}`)).is(http.StatusOK)
+	if p := s.call(http.MethodDelete, path, as("root")).problem(http.StatusConflict, "group_in_use"); !strings.Contains(p.Detail, "user ann") {
 		t.Errorf("it does not say who uses it: %s", p.Detail)
 	}
-	delete(s.groups.users, "gpu")
+	s.call(http.MethodPut, "/v1/users/ann", as("root"), body(`{"groups":{"default":1}}`)).is(http.StatusOK)
 	s.call(http.MethodDelete, path, as("root")).is(http.StatusNoContent)
-	for _, method := range []string{http.MethodGet, http.MethodDelete} {
-		s.call(method, path, as("root")).problem(http.StatusNotFound, "group_not_found")
-	}
 	s.call(http.MethodDelete, "/v1/groups/default", as("root")).problem(http.StatusConflict, "default_group")
-	s.groups.most = 1
-	s.call(http.MethodPut, path, as("root"), body(keys)).problem(http.StatusConflict, "groups_full")
+	for _, path := range []string{path, "/v1/groups/*", "/v1/groups/g.pu", "/v1/groups/%3E", "/v1/groups/DEFAULT", "/v1/groups/a%20b", "/v1/groups/" + strings.Repeat("a", 64)} {
+		for _, method := range []string{http.MethodGet, http.MethodDelete} {
+			s.call(method, path, as("root")).problem(http.StatusNotFound, "group_not_found")
+		}
+	}
+	s.deploy("ann", "tool") // the group that was always there still works
+	s.activate(body("x")).is(http.StatusOK)
 }
 
 func TestGroups_Refused(t *testing.T) {
-	s := start(t).serve(t)
+	s := start(t, apart).serve(t)
 	for _, c := range []struct {
 		name, path, body string
 		status           int
@@ -169,9 +95,26 @@ func TestGroups_Refused(t *testing.T) {
 	}
 }
 
+// An installation that is one process has the group that it has.
+func TestGroups_Fixed(t *testing.T) {
+	s := start(t).serve(t)
+	for _, name := range []string{"gpu", group} {
+		s.call(http.MethodPut, "/v1/groups/"+name, as("root"), body("{}")).problem(http.StatusConflict, "groups_fixed")
+	}
+}
+
+// found is a diagnosis that was made before.
+type found struct {
+	faena.Diagnosis
+	err error
+}
+
+func (f *found) Diagnose(context.Context) (faena.Diagnosis, error) { return f.Diagnosis, f.err }
+
 // A diagnosis is answered whole, with lists that are never null and durations in milliseconds.
 func TestDiagnosis(t *testing.T) {
-	s := start(t).serve(t)
+	f := &found{}
+	s := start(t).serve(t, func(s *site) { s.api.o.Diagnoser = f })
 	get := func() string {
 		t.Helper()
 		return string(s.call(http.MethodGet, "/v1/diagnosis", as("root")).is(http.StatusOK).body)
@@ -179,7 +122,7 @@ func TestDiagnosis(t *testing.T) {
 	if got, want := get(), `{"clocks":[],"documents":{"kind":""},"instance":"","leader":"","servers":[],"streams":[],"unreadable":[],"version":""}`+"\n"; got != want {
 		t.Errorf("of nothing it is %s, want %s", got, want)
 	}
-	s.groups.found = faena.Diagnosis{Instance: "a1", Version: "1.2", Leader: "a2",
+	f.Diagnosis = faena.Diagnosis{Instance: "a1", Version: "1.2", Leader: "a2",
 		Servers:    []faena.QueueServer{{Address: "n1:4222", Name: "n1", Version: "2.15.2"}, {Address: "n2:4222", Problem: "It is away."}},
 		Streams:    []faena.StreamHealth{{Name: "S", Group: "gpu", Replicas: 1, Wanted: 3, Leader: "n1", Behind: []string{"n2"}, Problem: "Few copies."}},
 		Documents:  faena.DocumentsHealth{Kind: "mongodb", Problem: "It is away.", Warning: "It is alone."},
@@ -193,8 +136,20 @@ func TestDiagnosis(t *testing.T) {
 	if got := get(); got != want {
 		t.Errorf("it is %s, want %s", got, want)
 	}
-	s.groups.err = faena.Unavailable(faena.ComponentQueue, "queue_unavailable", "The queue is away.", nil)
+	f.err = faena.Unavailable(faena.ComponentQueue, "queue_unavailable", "The queue is away.", nil)
 	s.call(http.MethodGet, "/v1/diagnosis", as("root")).problem(http.StatusServiceUnavailable, "queue_unavailable")
+}
+
+// What the use case finds is what the contract says.
+func TestDiagnosis_Real(t *testing.T) {
+	s := start(t).serve(t)
+	s.eventually("an API leads", func() bool {
+		return decoded[Diagnosis](s.call(http.MethodGet, "/v1/diagnosis", as("root")).is(http.StatusOK)).Leader == "test"
+	})
+	noError(t, s.store.Close())
+	if d := decoded[Diagnosis](s.call(http.MethodGet, "/v1/diagnosis", as("root")).is(http.StatusOK)); d.Documents.Problem == "" || d.Instance != "test" {
+		t.Errorf("without documents it is %+v", d)
+	}
 }
 
 // An API that is made without these use cases says so.

@@ -49,16 +49,15 @@ type platform struct {
 	auth  *auth.Local
 	image string // in the registry
 	log   logBuffer
-
-	groups *book
 }
 
-func start(t *testing.T) *platform {
+// start starts a platform that is one process, unless change says otherwise.
+func start(t *testing.T, change ...func(*control.Options)) *platform {
 	t.Helper()
 	t.Parallel()
-	p := &platform{t: t, groups: newBook()}
+	p := &platform{t: t}
 	var err error
-	p.nats, err = natsbus.StartServer(natsbus.ServerOptions{Dir: t.TempDir(), MaxStore: 256 << 20})
+	p.nats, err = natsbus.StartServer(natsbus.ServerOptions{Dir: t.TempDir(), MaxStore: 512 << 20})
 	noError(t, err)
 	t.Cleanup(p.nats.Shutdown)
 	p.bus = p.connect()
@@ -75,9 +74,14 @@ func start(t *testing.T) *platform {
 	logger := slog.New(slog.NewJSONHandler(&p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p.auth = auth.NewLocal(func(ctx context.Context, name string) (faena.User, error) { return p.Profile(ctx, name) }, logger)
 	rules := registry.Rules{PrivateNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
-	p.Control = control.New(control.Options{Instance: "test", Bus: p.bus, Documents: p.store, Resolver: registry.NewResolver(rules), Sealer: sealer,
-		Passwords: p.auth, Observer: telemetry.New(telemetry.Build{}), Logger: logger, Arch: runtime.GOARCH, Default: faena.Group{Recipient: identity.Recipient(), ConnectedAt: new(time.Time)}, SingleHost: true,
-		MaxParameterBytes: faena.DefaultMaxParameterBytes, AsyncStartWithin: time.Hour})
+	o := control.Options{Instance: "test", Bus: p.bus, Documents: p.store, Resolver: registry.NewResolver(rules), Sealer: sealer,
+		Passwords: p.auth, Observer: telemetry.New(telemetry.Build{}), Logger: logger, Arch: runtime.GOARCH, SingleHost: true,
+		Default:           faena.Group{Recipient: identity.Recipient(), ConnectedAt: new(time.Now())},
+		MaxParameterBytes: faena.DefaultMaxParameterBytes, AsyncStartWithin: time.Hour}
+	for _, c := range change {
+		c(&o)
+	}
+	p.Control = control.New(o)
 	for name, role := range map[string]faena.Role{"root": faena.RoleAdmin, "ann": faena.RoleUser, "bob": faena.RoleUser} {
 		p.user(name, role, 10)
 	}
@@ -88,7 +92,7 @@ func start(t *testing.T) *platform {
 // connect opens a connection to the NATS server, as a daemon has one.
 func (p *platform) connect() *natsbus.Bus {
 	p.t.Helper()
-	b, err := natsbus.Connect(p.t.Context(), natsbus.Options{Server: p.nats})
+	b, err := natsbus.Connect(p.t.Context(), natsbus.Options{Server: p.nats, GroupStore: 256 << 20})
 	noError(p.t, err)
 	p.t.Cleanup(b.Close)
 	return b
@@ -157,7 +161,7 @@ func (p *platform) serve(t testing.TB, change ...func(*site)) *site {
 	t.Helper()
 	s := &site{platform: p, t: t, scheme: "http", observer: &observer{}}
 	logger := slog.New(slog.NewJSONHandler(&p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.api = New(Options{Functions: p.Control, Activations: p.Control, Users: p.Control, Groups: p.groups, Diagnoser: p.groups, Workers: p.Control,
+	s.api = New(Options{Functions: p.Control, Activations: p.Control, Users: p.Control, Groups: p.Control, Diagnoser: p.Control, Workers: p.Control,
 		Health: p.Control, Auth: p.auth, Logger: logger, Observer: s.observer})
 	s.server = s.api.Server()
 	for _, c := range change {
