@@ -29,6 +29,7 @@ func TestCommands(t *testing.T) {
 		{"a private image", testPrivateImage},
 		{"users", testUsers},
 		{"workers", testWorkers},
+		{"groups", testFixedGroups},
 		{"doctor", testDoctor},
 		{"completion", testCompletion},
 		{"exit codes", testCodes},
@@ -61,7 +62,7 @@ func TestHelp_ExitCodes(t *testing.T) {
 // A command whose help offers JSON has some to write.
 func TestOutputFlag(t *testing.T) {
 	root := (&app{terminal: &terminal{}}).root()
-	for commands, want := range map[string]bool{"deploy invoke activations get cancel functions rollback users workers doctor": true,
+	for commands, want := range map[string]bool{"deploy invoke activations get cancel functions rollback users groups workers doctor": true,
 		"up login result logs delete completion": false} {
 		for _, name := range strings.Fields(commands) {
 			if cmd, _, err := root.Find([]string{name}); err != nil || strings.Contains(cmd.UsageString(), "--output") != want {

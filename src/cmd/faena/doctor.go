@@ -22,7 +22,7 @@ type finding struct {
 
 func (a *app) doctorCommand() *cobra.Command {
 	return a.withOutput(&cobra.Command{
-		Use: "doctor", Short: "Look for what is wrong, from the login to the workers", Args: exactly(0),
+		Use: "doctor", Short: "Look for what is wrong, from the login to the last server and worker", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
@@ -91,7 +91,7 @@ func (d *doctor) examine(ctx context.Context) {
 	if !d.note("credentials", "accepted", err) {
 		return
 	}
-	d.workers(ctx, c)
+	d.installation(ctx, c, d.workers(ctx, c))
 	if p.Registry != "" {
 		conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", p.Registry)
 		if err == nil {
@@ -122,11 +122,12 @@ func (d *doctor) clock(res *http.Response) {
 	d.note("clocks", "agree within seconds", err)
 }
 
-func (d *doctor) workers(ctx context.Context, c *client.Client) {
+// workers returns those that are present; none where only an admin sees them.
+func (d *doctor) workers(ctx context.Context, c *client.Client) []client.Worker {
 	list, err := client.Read[client.WorkerList](c.ListWorkers(ctx))
 	if f, ok := errors.AsType[*client.Failure](err); ok && f.Status == http.StatusForbidden {
 		d.note("workers", "only an admin sees them", nil)
-		return
+		return nil
 	}
 	ready := 0
 	for _, w := range list.Items {
@@ -140,4 +141,5 @@ func (d *doctor) workers(ctx context.Context, c *client.Client) {
 		err = errors.New("no worker is ready: look at the log of faena-worker, or of faena up")
 	}
 	d.note("workers", fmt.Sprintf("%d of %d ready", ready, len(list.Items)), err)
+	return list.Items
 }

@@ -65,6 +65,19 @@ func testWorkers(a *account, s *site) {
 	}
 }
 
+// An appliance in one process has one group, which stays as it is.
+func testFixedGroups(a *account, _ *site) {
+	if list := decode[[]client.Group](a, "groups"); len(list) != 1 || list[0].Name != "default" || list[0].State != client.GroupStateReady || list[0].Ready != 1 {
+		a.t.Errorf("the groups are %+v", list)
+	}
+	for args, want := range map[string]string{"put gpu": "groups_fixed", "put default": "groups_fixed", "delete default": "default_group"} {
+		got := a.run(nil, append([]string{"groups"}, strings.Fields(args)...)...)
+		if got.code != exitInvalid || got.out != "" || !strings.Contains(got.err, want) {
+			a.t.Errorf("groups %s: %+v, want %s", args, got, want)
+		}
+	}
+}
+
 // The doctor names the first thing that is wrong, and says by its exit code whether anything is.
 func testDoctor(a *account, s *site) {
 	for _, f := range decode[[]finding](a, "doctor") {
@@ -72,8 +85,8 @@ func testDoctor(a *account, s *site) {
 			a.t.Errorf("%s: %s", f.Check, f.Detail)
 		}
 	}
-	if table := a.faena("doctor"); !strings.Contains(table, "workers         ok  1 of 1 ready\n") {
-		a.t.Errorf("the table is\n%s", table)
+	if found, _ := a.examined(); !strings.Contains(found, "\nworkers ok 1 of 1 ready\n") || !strings.Contains(found, "\ndocuments ok bbolt\n") {
+		a.t.Errorf("it finds\n%s", found)
 	}
 	bad := func(profile, url, password string) {
 		text := fmt.Sprintf(`{"url": %q, "username": "admin", "password": %q}`, url, password)

@@ -33,7 +33,7 @@ var exitCodes = []struct {
 	{exitFailed, "failed", "anything without a code of its own"},
 	{exitUsage, "usage", "the command line, or a setting of faena up, is wrong"},
 	{exitFunctionFailed, "function failed", "the activation ended, without success"},
-	{exitNotFound, "not found", "no such function, activation or user"},
+	{exitNotFound, "not found", "no such function, activation, user or group"},
 	{exitUnauthenticated, "unauthenticated", "credentials are missing, wrong, or not enough"},
 	{exitLimit, "limit", "at the user's limit"},
 	{exitUnavailable, "unavailable", "the appliance, or a part of it, does not answer"},

@@ -90,7 +90,7 @@ func (a *app) root() *cobra.Command {
 	a.output = "table" // of a command that has no other form
 	root.AddCommand(a.upCommand(), a.loginCommand(), a.deployCommand(), a.invokeCommand(), a.activationsCommand(), a.getCommand(),
 		a.resultCommand(), a.logsCommand(), a.cancelCommand(), a.functionsCommand(), a.rollbackCommand(), a.deleteCommand(),
-		a.usersCommand(), a.workersCommand(), a.doctorCommand())
+		a.usersCommand(), a.groupsCommand(), a.workersCommand(), a.doctorCommand())
 	root.InitDefaultCompletionCmd()
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		onlyCommands(completion)

@@ -82,6 +82,7 @@ func limits(groups map[string]int) string {
 type userChange struct {
 	role                    string
 	limits                  []string // GROUP=NUMBER
+	revoked                 []string // groups
 	withPassword, fromStdin bool
 }
 
@@ -92,7 +93,8 @@ func (a *app) putUserCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return a.putUser(cmd.Context(), args[0], change) },
 	}
 	cmd.Flags().StringVar(&change.role, "role", "", "user or admin (of a new one: user)")
-	cmd.Flags().StringSliceVar(&change.limits, "limit", nil, "`GROUP=NUMBER` of active activations, such as default=4 (of a new one: default=20)")
+	cmd.Flags().StringSliceVar(&change.limits, "limit", nil, "`GROUP=NUMBER` of active activations, such as default=4, which grants the group (of a new one: default=20)")
+	cmd.Flags().StringSliceVar(&change.revoked, "revoke", nil, "`GROUP` that the user may not use any more")
 	cmd.Flags().BoolVar(&change.withPassword, "password", false, "ask for a password")
 	cmd.Flags().BoolVar(&change.fromStdin, "password-stdin", false, "read the password from standard input")
 	return a.withOutput(cmd)
@@ -120,6 +122,12 @@ func (a *app) putUser(ctx context.Context, name string, change userChange) error
 		body.Groups = given
 	} else {
 		maps.Copy(body.Groups, given)
+	}
+	for _, group := range change.revoked {
+		if _, ok := body.Groups[group]; !ok {
+			return refused{fmt.Errorf("--revoke is %q: %s has %s", group, name, or(limits(body.Groups), "no group"))}
+		}
+		delete(body.Groups, group)
 	}
 	if change.withPassword || change.fromStdin {
 		if body.Password, err = a.password(ctx, "Password of "+name, change.fromStdin); err != nil {
