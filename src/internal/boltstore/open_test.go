@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -180,38 +179,6 @@ func TestStore_EraseUser_CutShort(t *testing.T) {
 			t.Errorf("%d keys are left", n)
 		}
 	})
-}
-
-// The hours add up to the total, so that either could be made from the other.
-func TestStore_UsageOfHoursIsTheTotal(t *testing.T) {
-	s := quick(t)
-	faenatest.FillHistory(t, s, "ann", 20_000) // one a second
-	var hours []string
-	var sum faena.Usage
-	err := s.db.View(func(tx *bolt.Tx) error {
-		return ascend(tx.Bucket(usageBucket), below("ann"), nil, func(k, _ []byte) (bool, error) {
-			hours = append(hours, string(k))
-			u, err := usage(tx.Bucket(usageBucket), k)
-			sum.Completed, sum.Failed, sum.RunUS = sum.Completed+u.Completed, sum.Failed+u.Failed, sum.RunUS+u.RunUS
-			if want := "ann/" + u.Hour.Format(hourLayout); string(k) != want {
-				t.Errorf("the hour of %s is %v", k, u.Hour)
-			}
-			return true, err
-		})
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := 20_000/3600 + 2; len(hours) < want-1 || len(hours) > want || !slices.IsSorted(hours) {
-		t.Errorf("the hours are %v", hours)
-	}
-	total, err := s.UserUsage(t.Context(), "ann")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if sum.Completed != total.Completed || sum.Failed != total.Failed || sum.RunUS != total.RunUS || total.Completed+total.Failed != 20_000 {
-		t.Errorf("the hours add up to %+v, the total is %+v", sum, total)
-	}
 }
 
 // edit changes a file behind the store's back.

@@ -17,8 +17,9 @@ func quick(t testing.TB) *Store {
 }
 
 // A page of 100 costs the same in a history of 1,000 and in one that is twenty times as long, whatever it is filtered
-// by. A walk over what does not match would cost far more than the margin. BenchmarkStore does it with 100,000.
-func TestStore_Activations_CostOfAPage(t *testing.T) {
+// by, and so does pruning 100. A walk over what does not match would cost far more than the margin. BenchmarkStore does it
+// with 100,000.
+func TestStore_CostInALongHistory(t *testing.T) {
 	const few, many = 1000, 20_000
 	small, large := quick(t), quick(t)
 	faenatest.FillHistory(t, small, "ann", few)
@@ -28,6 +29,10 @@ func TestStore_Activations_CostOfAPage(t *testing.T) {
 		if took := faenatest.MedianPage(t, large, q); took > 4*max(page, time.Millisecond) {
 			t.Errorf("a page of %q takes %v of %d activations, and one of %d takes %v", name, took, many, few, page)
 		}
+	}
+	prune := faenatest.MedianPrune(t, small, few)
+	if took := faenatest.MedianPrune(t, large, many); took > 4*max(prune, time.Millisecond) {
+		t.Errorf("pruning 100 of %d takes %v, and of %d %v", many, took, few, prune)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -136,28 +135,6 @@ func TestOpen_BeforePruning(t *testing.T) {
 	}
 	if pruned, err := s.Prune(t.Context(), old, 1000); err != nil || len(pruned) != 300 || consistent(t, s) != 0 {
 		t.Errorf("%d are removed: %v", len(pruned), err)
-	}
-}
-
-// What Prune takes for 100 records does not depend on how many there are.
-func TestStore_Prune_Cost(t *testing.T) {
-	const few, many = 1000, 20_000
-	median := func(n int) time.Duration {
-		s := quick(t)
-		faenatest.FillHistory(t, s, "ann", n)
-		took := make([]time.Duration, 9)
-		for i := range took {
-			start := time.Now()
-			pruned, err := s.Prune(t.Context(), old, 100)
-			if took[i] = time.Since(start); err != nil || len(pruned) != 100 {
-				t.Fatalf("%d are removed: %v", len(pruned), err)
-			}
-		}
-		slices.Sort(took)
-		return took[len(took)/2]
-	}
-	if small, large := median(few), median(many); large > 4*max(small, time.Millisecond) {
-		t.Errorf("100 of %d take %v, and of %d %v", few, small, many, large)
 	}
 }
 

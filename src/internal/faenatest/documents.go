@@ -37,6 +37,8 @@ func Documents(t *testing.T, open func(t testing.TB) faena.Documents) {
 		{"Usage", usageClauses},
 		{"Pruning", pruneClauses},
 		{"Retention", retentionClauses},
+		{"Parallel", parallelClauses},
+		{"Schema", schemaClauses},
 		{"Store", storeClauses},
 	} {
 		t.Run(part.name, func(t *testing.T) {

@@ -53,19 +53,39 @@ func FillHistory(t testing.TB, s faena.Documents, user string, n int) {
 // MedianPage is how long a page takes, at the median of many.
 func MedianPage(t testing.TB, s faena.Documents, q faena.HistoryQuery) time.Duration {
 	t.Helper()
-	took := make([]time.Duration, 31)
+	return median(t, 31, func() error {
+		_, err := s.Activations(t.Context(), q)
+		return err
+	})
+}
+
+// MedianPrune is how long it takes to prune 100 records of the n that FillHistory gave, at the median of several.
+func MedianPrune(t testing.TB, s faena.Documents, n int) time.Duration {
+	t.Helper()
+	return median(t, min(9, n/200), func() error {
+		list, err := s.Prune(t.Context(), epoch.AddDate(1, 0, 0), 100)
+		if err == nil && len(list) != 100 {
+			return fmt.Errorf("%d were pruned", len(list))
+		}
+		return err
+	})
+}
+
+func median(t testing.TB, n int, fn func() error) time.Duration {
+	t.Helper()
+	took := make([]time.Duration, n)
 	for i := range took {
 		start := time.Now()
-		_, err := s.Activations(t.Context(), q)
+		err := fn()
 		took[i] = time.Since(start)
 		ok(t, err)
 	}
 	slices.Sort(took)
-	return took[len(took)/2]
+	return took[n/2]
 }
 
-// BenchmarkDocuments measures pages of 100 in a history of 1,000 and in one of 100,000, with each filter. The two
-// should not differ.
+// BenchmarkDocuments measures pages of 100, with each filter, and other reads, in a history of 1,000 and in one of 100,000,
+// and then the removal of 100. The two should not differ.
 func BenchmarkDocuments(b *testing.B, open func(t testing.TB) faena.Documents) {
 	for _, n := range []int{1000, 100_000} {
 		s := open(b)
@@ -79,6 +99,32 @@ func BenchmarkDocuments(b *testing.B, open func(t testing.TB) faena.Documents) {
 				}
 			})
 		}
+		b.Run(fmt.Sprintf("stats/%d", n), func(b *testing.B) {
+			for b.Loop() {
+				_, err := s.HistoryStats(b.Context())
+				ok(b, err)
+			}
+		})
+		b.Run(fmt.Sprintf("usage_by_hour/%d", n), func(b *testing.B) {
+			for b.Loop() {
+				_, err := s.UsageByHour(b.Context(), "ann", epoch, 24)
+				ok(b, err)
+			}
+		})
+		next := n
+		b.Run(fmt.Sprintf("prune/%d", n), func(b *testing.B) {
+			for b.Loop() {
+				list, err := s.Prune(b.Context(), epoch.AddDate(1, 0, 0), 100)
+				ok(b, err)
+				b.StopTimer()
+				for i := range list { // as many as there were, newer than all others
+					list[i] = record("ann", next)
+					next++
+				}
+				ok(b, s.Insert(b.Context(), list))
+				b.StartTimer()
+			}
+		})
 	}
 }
 

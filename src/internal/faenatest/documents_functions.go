@@ -200,6 +200,9 @@ var functionClauses = []clause{
 		if f := must(s.Function(t.Context(), "ann", "resize"))(t); f.Latest != 16 {
 			t.Errorf("the head is %+v", f)
 		}
+		if list := must(s.Revisions(t.Context(), "ann", "resize", 0, 100))(t); len(list) != 16 {
+			t.Errorf("there are %d revisions", len(list))
+		}
 	}},
 	{"WhatIsReturnedIsACopy", func(t *testing.T, s faena.Documents) {
 		rev := revision("ann", "resize")
