@@ -47,6 +47,18 @@ func (c *checks) dir(setting, path string) {
 	}
 }
 
+// maxSocket is how long the path of a Unix socket can be.
+const maxSocket = 107
+
+func (c *checks) socket(setting, path string) {
+	switch {
+	case !filepath.IsAbs(path):
+		c.fail(setting, "is %s, must be an absolute path", quote(path))
+	case len(path) > maxSocket:
+		c.fail(setting, "is %d bytes long, a socket's path has at most %d", len(path), maxSocket)
+	}
+}
+
 const maxID = 63
 
 func idRune(b byte) bool {
@@ -60,6 +72,13 @@ func (c *checks) id(setting, id string) {
 	}
 }
 
+// What a NATS server may keep, and a group of it: a quarter of a group's share must hold some messages of a MiB.
+const (
+	minStore      Size = 256 << 20
+	maxStore      Size = 1 << 50
+	minGroupStore Size = 64 << 20
+)
+
 func (u *Up) check(c *checks) {
 	c.dir("DATA_DIR", u.DataDir)
 	if !u.RegistryListen.Loopback() {
@@ -69,18 +88,30 @@ func (u *Up) check(c *checks) {
 		c.fail("OPERATIONS_LISTEN", "is %s, must be a loopback address such as 127.0.0.1:8081 while the API has no certificate",
 			u.Serve.OperationsListen)
 	}
+	if u.AdminSocket != filepath.Join(u.DataDir, adminSocket) { // what is wrong with the directory is said already
+		c.socket("ADMIN_SOCKET", u.AdminSocket)
+	}
 	u.Serve.check(c)
 	u.Limits.check(c)
-	between(c, "NATS_MAX_STORE", u.Server.MaxStore, 256<<20, 1<<50)
+	u.Retention.check(c, u.Limits)
+	between(c, "NATS_MAX_STORE", u.Server.MaxStore, minStore, maxStore)
 	u.Worker.check(c)
 	u.Engine.check(c)
 }
 
 func (a *API) check(c *checks) {
 	c.dir("DATA_DIR", a.DataDir)
+	c.socket("ADMIN_SOCKET", a.AdminSocket)
 	a.Serve.check(c)
 	a.Limits.check(c)
+	a.Retention.check(c, a.Limits)
+	a.MongoDB.check(c)
 	a.NATS.check(c)
+	between(c, "NATS_MAX_STORE", a.Storage.MaxStore, minStore, maxStore)
+	between(c, "GROUP_MAX_STORE", a.Storage.GroupStore, minGroupStore, maxStore)
+	if a.Storage.GroupStore > a.Storage.MaxStore {
+		c.fail("GROUP_MAX_STORE", "is %v, must not be above FAENA_NATS_MAX_STORE, which is %v", a.Storage.GroupStore, a.Storage.MaxStore)
+	}
 }
 
 func (w *Worker) check(c *checks) {
@@ -129,6 +160,42 @@ func (l *Limits) check(c *checks) {
 	between(c, "MAX_PARAMETER", l.MaxParameter, 1, 64<<20)
 	between(c, "ASYNC_START_WITHIN", l.AsyncStartWithin, time.Second, 7*24*time.Hour)
 	between(c, "DRAIN_AFTER", l.DrainAfter, 0, 10*time.Minute)
+}
+
+// maxRetention keeps what a mistyped unit would make of it out.
+const maxRetention = 400 * 24 * time.Hour
+
+func (r *Retention) check(c *checks, l Limits) {
+	// What has not even begun when its time has come would be forgotten under way.
+	if least := l.AsyncStartWithin + time.Hour; r.Age <= least || r.Age > maxRetention {
+		c.fail("RETENTION", "is %s, must be more than %s (FAENA_ASYNC_START_WITHIN and an hour) and at most %s", write(r.Age), write(least), write(maxRetention))
+	}
+	if r.Bytes != 0 {
+		between(c, "RETENTION_BYTES", r.Bytes, 64<<20, maxStore)
+	}
+}
+
+func (m *MongoDB) check(c *checks) {
+	if m.URI == "" {
+		for setting, given := range map[string]bool{"MONGODB_USERNAME": m.Username != "", "MONGODB_PASSWORD_FILE": m.PasswordFile.Path != "",
+			"MONGODB_CA_FILE": m.CAFile != ""} {
+			if given {
+				c.fail(setting, "is of no use without FAENA_MONGODB_URI")
+			}
+		}
+		return
+	}
+	// The text is never repeated: a password may stand anywhere in it.
+	scheme, rest, _ := strings.Cut(m.URI, "://")
+	servers, _, _ := strings.Cut(rest, "/")
+	switch {
+	case servers == "" || !slices.Contains([]string{"mongodb", "mongodb+srv"}, scheme):
+		c.fail("MONGODB_URI", "is no address of servers, such as mongodb://10.0.0.5:27017,10.0.0.6:27017/?replicaSet=rs0")
+	case strings.Contains(rest, "@"):
+		c.fail("MONGODB_URI", "has a user or password: secrets are files, use FAENA_MONGODB_USERNAME and FAENA_MONGODB_PASSWORD_FILE")
+	}
+	c.id("MONGODB_DATABASE", m.Database)
+	c.together("MONGODB_USERNAME", m.Username != "", "MONGODB_PASSWORD_FILE", m.PasswordFile.Path != "")
 }
 
 func (n *NATS) check(c *checks) {

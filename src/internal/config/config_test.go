@@ -36,8 +36,11 @@ func TestLoadUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if u.DataDir != "/var/lib/private/faena" {
-			t.Errorf("the data directory is %s", u.DataDir)
+		if u.DataDir != "/var/lib/private/faena" || u.AdminSocket != "/var/lib/private/faena/admin.sock" {
+			t.Errorf("the data directory is %s, the admin socket %s", u.DataDir, u.AdminSocket)
+		}
+		if u.Retention != (Retention{Age: 168 * time.Hour, Bytes: 10 << 30}) {
+			t.Errorf("the retention is %+v", u.Retention)
 		}
 		if u.Serve.Auth != AuthLocal || !u.Serve.Listen.Loopback() || u.Serve.TLS() {
 			t.Errorf("it does not serve on loopback with local authentication: %+v", u.Serve)
@@ -50,7 +53,7 @@ func TestLoadUp(t *testing.T) {
 		u, err := LoadUp([]string{
 			"FAENA_DATA_DIR=/srv/faena", "FAENA_LISTEN=:8443", "FAENA_OPERATIONS_LISTEN=10.0.0.1:0",
 			"FAENA_TLS_CERT_FILE=" + cert, "FAENA_TLS_KEY_FILE=" + key, "FAENA_LOG_LEVEL=debug", "FAENA_LOG_FORMAT=json",
-			"FAENA_MAX_PARAMETER=12MiB", "FAENA_ASYNC_START_WITHIN=1h30m", "FAENA_NATS_SYNC=always",
+			"FAENA_MAX_PARAMETER=12MiB", "FAENA_ASYNC_START_WITHIN=1h30m", "FAENA_RETENTION=2h31m", "FAENA_RETENTION_BYTES=0", "FAENA_NATS_SYNC=always",
 			"FAENA_REGISTRIES=registry.example.org, 10.0.0.5:5000,[::1]:5000,", "FAENA_REGISTRY_PRIVATE_NETWORKS=10.20.3.4/16,::1",
 			"FAENA_WORKER_PLACES=7", "FAENA_WORKER_CPUS=3.5", "FAENA_WORKER_CAPABILITIES=CHOWN,SETUID", "FAENA_WORKER_ID=",
 		})
@@ -58,7 +61,8 @@ func TestLoadUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		if u.Serve.Listen != ":8443" || u.DataDir != "/srv/faena" || u.Log.Level != slog.LevelDebug || u.Log.Format != LogJSON ||
-			u.Limits.MaxParameter != 12<<20 || u.Limits.AsyncStartWithin != 90*time.Minute || u.Server.Sync != SyncAlways ||
+			u.Limits.MaxParameter != 12<<20 || u.Limits.AsyncStartWithin != 90*time.Minute ||
+			u.Retention != (Retention{Age: 151 * time.Minute}) || u.Server.Sync != SyncAlways ||
 			u.Worker.Places != 7 || u.Worker.CPUs != 3.5 || u.Worker.ID == "" {
 			t.Errorf("a value was not taken: %+v", u)
 		}
@@ -106,6 +110,11 @@ func TestLoadUp_Bad(t *testing.T) {
 		{"number", "FAENA_WORKER_PLACES=many", `FAENA_WORKER_PLACES is "many": it cannot be read; right would be a whole number`},
 		{"fraction that is no number", "FAENA_DISK_HIGH=NaN", "FAENA_DISK_HIGH is NaN, must be from 0.1 to 1"},
 		{"watermarks the wrong way round", "FAENA_DISK_LOW=0.9", "FAENA_DISK_LOW is 0.9, must not be above FAENA_DISK_HIGH, which is 0.85"},
+		{"kept for less than a start may take", "FAENA_RETENTION=25h", "FAENA_RETENTION is 25h, must be more than 25h (FAENA_ASYNC_START_WITHIN and an hour) and at most 9600h"},
+		{"kept for ever", "FAENA_RETENTION=9601h", "FAENA_RETENTION is 9601h, must be more than 25h (FAENA_ASYNC_START_WITHIN and an hour) and at most 9600h"},
+		{"history that holds nothing", "FAENA_RETENTION_BYTES=10", "FAENA_RETENTION_BYTES is 10, must be from 64MiB to 1024TiB"},
+		{"relative socket", "FAENA_ADMIN_SOCKET=admin.sock", `FAENA_ADMIN_SOCKET is "admin.sock", must be an absolute path`},
+		{"socket with too long a path", "FAENA_ADMIN_SOCKET=/" + strings.Repeat("s", 107), "FAENA_ADMIN_SOCKET is 108 bytes long, a socket's path has at most 107"},
 		{"unknown authentication", "FAENA_AUTH=none", `FAENA_AUTH is "none": it is no such word; right would be local or gateway`},
 		{"gateway setting without the gateway", "FAENA_AUTH_GATEWAY_SAN=gw", "FAENA_AUTH_GATEWAY_SAN is given, but FAENA_AUTH is local: set FAENA_AUTH=gateway or leave it out"},
 		{"log level", "FAENA_LOG_LEVEL=loud", `FAENA_LOG_LEVEL is "loud": it cannot be read; right would be debug, info, warn or error`},
@@ -184,7 +193,7 @@ func TestLoadAPI(t *testing.T) {
 		if string(a.Serve.TLSKeyFile.Secret.Reveal()) != "key" || string(a.NATS.NkeyFile.Secret.Reveal()) != "seed" {
 			t.Error("a credential was not read")
 		}
-		if a.NATS.Replicas != 3 || a.Seal.KeyFile.Path != "" {
+		if a.NATS.Replicas != 3 || a.SealKeyFile.Path != "" || a.AdminSocket != "/run/faena-api/admin.sock" {
 			t.Errorf("the settings are %+v", a)
 		}
 	})
@@ -194,6 +203,72 @@ func TestLoadAPI(t *testing.T) {
 			t.Errorf("the error is %v", err)
 		}
 	})
+}
+
+// local are settings with which faena-api starts on loopback.
+var local = []string{"FAENA_AUTH=local", "FAENA_LISTEN=127.0.0.1:0"}
+
+func TestLoadAPI_Stores(t *testing.T) {
+	ca, password := file(t, "ca.pem", "certificate", 0o644), file(t, "password", "hunter2", 0o600)
+	t.Run("MongoDB and limits of storage", func(t *testing.T) {
+		a, err := LoadAPI(append([]string{"FAENA_MONGODB_URI=mongodb://10.0.0.5:27017,10.0.0.6:27017/?replicaSet=rs0", "FAENA_MONGODB_USERNAME=api",
+			"FAENA_MONGODB_PASSWORD_FILE=" + password, "FAENA_MONGODB_CA_FILE=" + ca, "FAENA_GROUP_MAX_STORE=4GiB", "RUNTIME_DIRECTORY=/run/a:/run/b"}, local...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.MongoDB.Database != "faena" || string(a.MongoDB.PasswordFile.Secret.Reveal()) != "hunter2" || a.MongoDB.CAFile == "" ||
+			a.Storage != (Storage{MaxStore: 8 << 30, GroupStore: 4 << 30}) || a.AdminSocket != "/run/a/admin.sock" {
+			t.Errorf("the settings are %+v", a)
+		}
+	})
+	t.Run("a name that is looked up", func(t *testing.T) {
+		if _, err := LoadAPI(append([]string{"FAENA_MONGODB_URI=mongodb+srv://db.example.org"}, local...)); err != nil {
+			t.Error(err)
+		}
+	})
+	const uri = "FAENA_MONGODB_URI=mongodb://h "
+	for name, c := range map[string]struct{ env, want string }{
+		"password in the address":   {"FAENA_MONGODB_URI=mongodb://ann:hunter2@h/db", "FAENA_MONGODB_URI has a user or password: secrets are files, use FAENA_MONGODB_USERNAME and FAENA_MONGODB_PASSWORD_FILE"},
+		"password with a slash":     {"FAENA_MONGODB_URI=mongodb://ann:hun/ter2@h/db", "FAENA_MONGODB_URI has a user or password: secrets are files, use FAENA_MONGODB_USERNAME and FAENA_MONGODB_PASSWORD_FILE"},
+		"another scheme":            {"FAENA_MONGODB_URI=http://ann:hunter2@h", "FAENA_MONGODB_URI is no address of servers, such as mongodb://10.0.0.5:27017,10.0.0.6:27017/?replicaSet=rs0"},
+		"no server":                 {"FAENA_MONGODB_URI=mongodb:///db", "FAENA_MONGODB_URI is no address of servers, such as mongodb://10.0.0.5:27017,10.0.0.6:27017/?replicaSet=rs0"},
+		"database":                  {uri + "FAENA_MONGODB_DATABASE=a.b", `FAENA_MONGODB_DATABASE is "a.b", must be 1 to 63 letters, digits, - and _`},
+		"user without a password":   {uri + "FAENA_MONGODB_USERNAME=api", "FAENA_MONGODB_PASSWORD_FILE is missing: FAENA_MONGODB_USERNAME is of no use without"},
+		"password without a user":   {uri + "FAENA_MONGODB_PASSWORD_FILE=" + password, "FAENA_MONGODB_USERNAME is missing: FAENA_MONGODB_PASSWORD_FILE is of no use without"},
+		"CA of nothing":             {"FAENA_MONGODB_CA_FILE=" + ca, "FAENA_MONGODB_CA_FILE is of no use without FAENA_MONGODB_URI"},
+		"user of nothing":           {"FAENA_MONGODB_USERNAME=api", "FAENA_MONGODB_USERNAME is of no use without FAENA_MONGODB_URI"},
+		"password of nothing":       {"FAENA_MONGODB_PASSWORD_FILE=" + password, "FAENA_MONGODB_PASSWORD_FILE is of no use without FAENA_MONGODB_URI"},
+		"a server out of range":     {"FAENA_NATS_MAX_STORE=2048TiB", "FAENA_NATS_MAX_STORE is 2048TiB, must be from 256MiB to 1024TiB"},
+		"a group that is small":     {"FAENA_GROUP_MAX_STORE=1MiB", "FAENA_GROUP_MAX_STORE is 1MiB, must be from 64MiB to 1024TiB"},
+		"a group over its server":   {"FAENA_NATS_MAX_STORE=1GiB", "FAENA_GROUP_MAX_STORE is 2GiB, must not be above FAENA_NATS_MAX_STORE, which is 1GiB"},
+		"kept for too short a time": {"FAENA_ASYNC_START_WITHIN=167h", "FAENA_RETENTION is 168h, must be more than 168h (FAENA_ASYNC_START_WITHIN and an hour) and at most 9600h"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := LoadAPI(append(strings.Fields(c.env), local...))
+			if err == nil || err.Error() != "a setting is wrong: "+c.want {
+				t.Errorf("the error is %v\nwant %s", err, c.want)
+			}
+		})
+	}
+}
+
+// What a command needs of the settings does not hang on those that only the daemon needs.
+func TestAPIPaths(t *testing.T) {
+	for name, c := range map[string]struct {
+		environ      []string
+		data, socket string
+	}{
+		"nothing set":     {nil, "/var/lib/faena-api", "/run/faena-api/admin.sock"},
+		"by systemd":      {[]string{"STATE_DIRECTORY=/s", "RUNTIME_DIRECTORY=/r"}, "/s", "/r/admin.sock"},
+		"by the operator": {[]string{"STATE_DIRECTORY=/s", "FAENA_DATA_DIR=/d", "FAENA_ADMIN_SOCKET=/a.sock", "FAENA_COLOUR=red"}, "/d", "/a.sock"},
+	} {
+		if data, socket := APIPaths(c.environ); data != c.data || socket != c.socket {
+			t.Errorf("%s: they are %s and %s", name, data, socket)
+		}
+	}
+	if dir := WorkerDataDir([]string{"STATE_DIRECTORY=/s"}); dir != "/s" {
+		t.Errorf("the worker's is %s", dir)
+	}
 }
 
 func TestLoadWorker(t *testing.T) {

@@ -17,6 +17,7 @@ func DefaultUp() Up {
 		Serve:          Serve{Listen: "127.0.0.1:8080", OperationsListen: "127.0.0.1:8081", Auth: AuthLocal},
 		Log:            Log{Format: LogText, Level: slog.LevelInfo},
 		Limits:         defaultLimits(),
+		Retention:      defaultRetention(),
 		Server:         Server{Sync: SyncInterval, MaxStore: 8 << 30},
 		Worker:         defaultPool(),
 		Engine:         defaultEngine(),
@@ -26,10 +27,13 @@ func DefaultUp() Up {
 // DefaultAPI returns the settings of faena-api before any variable is read. What depends on the host is empty.
 func DefaultAPI() API {
 	return API{
-		Serve:  Serve{Listen: ":8443", OperationsListen: "127.0.0.1:8081", Auth: AuthGateway},
-		Log:    Log{Format: LogJSON, Level: slog.LevelInfo},
-		Limits: defaultLimits(),
-		NATS:   defaultNATS(),
+		Serve:     Serve{Listen: ":8443", OperationsListen: "127.0.0.1:8081", Auth: AuthGateway},
+		Log:       Log{Format: LogJSON, Level: slog.LevelInfo},
+		Limits:    defaultLimits(),
+		Retention: defaultRetention(),
+		MongoDB:   MongoDB{Database: "faena"},
+		NATS:      defaultNATS(),
+		Storage:   Storage{MaxStore: 8 << 30, GroupStore: 2 << 30},
 	}
 }
 
@@ -48,6 +52,8 @@ func defaultLimits() Limits {
 	return Limits{MaxParameter: 6 << 20, AsyncStartWithin: 24 * time.Hour, DrainAfter: 20 * time.Second}
 }
 
+func defaultRetention() Retention { return Retention{Age: 7 * 24 * time.Hour, Bytes: 10 << 30} }
+
 func defaultNATS() NATS { return NATS{URLs: List{"nats://127.0.0.1:4222"}, Replicas: 1} }
 
 func defaultPool() Pool {
@@ -57,35 +63,40 @@ func defaultPool() Pool {
 
 func defaultEngine() Engine { return Engine{Network: "faena"} }
 
+// adminSocket is the name of the admin socket where no setting has its path.
+const adminSocket = "admin.sock"
+
 // complete fills in what depends on the host and on variables that are not ours.
 func (u *Up) complete(env environment) {
-	u.DataDir = cmp.Or(u.DataDir, env.stateDirectory())
+	u.DataDir = cmp.Or(u.DataDir, first(env["STATE_DIRECTORY"]))
 	if u.DataDir == "" && os.Geteuid() == 0 {
 		u.DataDir = "/var/lib/faena"
 	}
 	if u.DataDir == "" {
 		u.DataDir = filepath.Join(cmp.Or(env["XDG_DATA_HOME"], filepath.Join(env["HOME"], ".local", "share")), "faena")
 	}
+	u.AdminSocket = cmp.Or(u.AdminSocket, filepath.Join(u.DataDir, adminSocket))
 	u.Serve.complete()
 	u.Worker.complete()
 	u.Engine.complete(env)
 }
 
 func (a *API) complete(env environment) {
-	a.DataDir = cmp.Or(a.DataDir, env.stateDirectory(), "/var/lib/faena-api")
+	a.DataDir = cmp.Or(a.DataDir, first(env["STATE_DIRECTORY"]), "/var/lib/faena-api")
+	a.AdminSocket = cmp.Or(a.AdminSocket, filepath.Join(cmp.Or(first(env["RUNTIME_DIRECTORY"]), "/run/faena-api"), adminSocket))
 	a.Serve.complete()
 }
 
 func (w *Worker) complete(env environment) {
-	w.DataDir = cmp.Or(w.DataDir, env.stateDirectory(), "/var/lib/faena-worker")
+	w.DataDir = cmp.Or(w.DataDir, first(env["STATE_DIRECTORY"]), "/var/lib/faena-worker")
 	w.Pool.complete()
 	w.Engine.complete(env)
 }
 
-// stateDirectory is the first of the directories that systemd made for the service.
-func (env environment) stateDirectory() string {
-	first, _, _ := strings.Cut(env["STATE_DIRECTORY"], ":")
-	return first
+// first is the first of the directories that systemd made for the service.
+func first(directories string) string {
+	dir, _, _ := strings.Cut(directories, ":")
+	return dir
 }
 
 func (s *Serve) complete() {

@@ -62,6 +62,22 @@ func LoadWorker(environ []string) (Worker, error) {
 	return w, err
 }
 
+// APIPaths are where the commands of faena-api find its files: they read no other setting, since only the daemon needs those.
+func APIPaths(environ []string) (dataDir, adminSocket string) {
+	env := parse(environ)
+	a := API{DataDir: env[prefix+"DATA_DIR"], AdminSocket: env[prefix+"ADMIN_SOCKET"]}
+	a.complete(env)
+	return a.DataDir, a.AdminSocket
+}
+
+// WorkerDataDir is where the commands of faena-worker find its files.
+func WorkerDataDir(environ []string) string {
+	env := parse(environ)
+	w := Worker{DataDir: env[prefix+"DATA_DIR"]}
+	w.complete(env)
+	return w.DataDir
+}
+
 // daemon is the settings of one daemon.
 type daemon interface {
 	complete(env environment)

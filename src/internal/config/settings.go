@@ -12,10 +12,14 @@ type Up struct {
 	DataDir string `envconfig:"DATA_DIR"`
 	// RegistryListen is the address of the built-in image registry: loopback only, since it is plain HTTP.
 	RegistryListen Address `envconfig:"REGISTRY_LISTEN"`
+	// AdminSocket is the absolute path of the Unix socket on which root, and the user that this program runs as, make admins
+	// and give a lost one a new password. Default: admin.sock in the data directory.
+	AdminSocket string `envconfig:"ADMIN_SOCKET"`
 
 	Serve      Serve
 	Log        Log
 	Limits     Limits
+	Retention  Retention
 	Server     Server
 	Registries Registries
 	Worker     Pool
@@ -27,13 +31,23 @@ type API struct {
 	// DataDir is the absolute path of the directory that the daemon keeps its own files in.
 	// Default: $STATE_DIRECTORY, or /var/lib/faena-api.
 	DataDir string `envconfig:"DATA_DIR"`
+	// AdminSocket is the absolute path of the Unix socket on which root, and the user that this daemon runs as, make admins,
+	// give a lost one a new password, and ask for the NATS servers' configuration: `faena-api admin`, `faena-api nats-config`.
+	// Default: admin.sock in $RUNTIME_DIRECTORY, or in /run/faena-api.
+	AdminSocket string `envconfig:"ADMIN_SOCKET"`
+	// SealKeyFile is the APIs' age identity, for what is sealed, such as registry credentials. All APIs of an installation share
+	// one: what was sealed for it cannot be opened without. Default: seal.key in the data directory, which is made where it
+	// does not exist, and is right for a single API.
+	SealKeyFile SecretFile `envconfig:"SEAL_KEY_FILE"`
 
 	Serve      Serve
 	Log        Log
 	Limits     Limits
+	Retention  Retention
+	MongoDB    MongoDB
 	NATS       NATS
+	Storage    Storage
 	Registries Registries
-	Seal       Seal
 }
 
 // Worker is the settings of faena-worker.
@@ -44,11 +58,14 @@ type Worker struct {
 	// OperationsListen is the address of /metrics, /healthz and /readyz. It asks nobody who he is: keep it behind a
 	// firewall.
 	OperationsListen Address `envconfig:"OPERATIONS_LISTEN"`
+	// SealKeyFile is the age identity of this worker's group, for what is sealed, such as registry credentials. All hosts of a
+	// group share one, and no other group has it. Default: seal.key in the data directory, which is made where it does not
+	// exist, and is right for a group of one host.
+	SealKeyFile SecretFile `envconfig:"SEAL_KEY_FILE"`
 
 	Log        Log
 	NATS       NATS
 	Registries Registries
-	Seal       Seal
 	Pool       Pool
 	Engine     Engine
 }
@@ -100,6 +117,40 @@ type Limits struct {
 	DrainAfter time.Duration `envconfig:"DRAIN_AFTER"`
 }
 
+// Retention is how long the history of activations is kept.
+type Retention struct {
+	// Age is how long a record is kept, with its result and its logs, after the activation was accepted. Usage per hour stays.
+	Age time.Duration `envconfig:"RETENTION"`
+	// Bytes is how much history the document store keeps; the oldest goes first. 0: only age counts.
+	Bytes Size `envconfig:"RETENTION_BYTES"`
+}
+
+// MongoDB is where the APIs of an installation keep users, functions and history.
+type MongoDB struct {
+	// URI is where the document store of all APIs is: mongodb://host:port,host:port/?replicaSet=name, or mongodb+srv://name.
+	// Default: none; then the documents are one file in the data directory, which is for an installation with a single API.
+	URI string `envconfig:"MONGODB_URI"`
+	// Database is the name of the database there.
+	Database string `envconfig:"MONGODB_DATABASE"`
+	// Username is the user that the APIs log in as. Default: none.
+	Username string `envconfig:"MONGODB_USERNAME"`
+	// PasswordFile is the password of that user.
+	PasswordFile SecretFile `envconfig:"MONGODB_PASSWORD_FILE"`
+	// CAFile is the CA that the servers' certificates must come from, in PEM; with it every connection is TLS. Default: the
+	// host's own list, where the URI says tls=true.
+	CAFile File `envconfig:"MONGODB_CA_FILE"`
+}
+
+// Storage is how much the NATS servers may keep.
+type Storage struct {
+	// MaxStore is how much disk one NATS server may use for streams: its max_file_store, or less. New work is refused from 80 %
+	// on.
+	MaxStore Size `envconfig:"NATS_MAX_STORE"`
+	// GroupStore is how much of it one group of workers may take: a quarter for its queue, a quarter for its live records, half
+	// for its objects. New work of the group is refused from 80 % of any of them on.
+	GroupStore Size `envconfig:"GROUP_MAX_STORE"`
+}
+
 // Server is the NATS server inside `faena up`.
 type Server struct {
 	// Sync says when a write reaches the disk: `interval`, every two minutes, loses the last moments in a power cut;
@@ -120,7 +171,8 @@ type NATS struct {
 	CertFile File `envconfig:"NATS_CERT_FILE"`
 	// KeyFile is the key of that certificate, in PEM.
 	KeyFile SecretFile `envconfig:"NATS_KEY_FILE"`
-	// NkeyFile is the nkey seed that this daemon identifies itself with.
+	// NkeyFile is the nkey seed that this daemon identifies itself with, as `keygen` writes it: all APIs share one, and all
+	// workers of a group. Default: none, for servers that ask nobody who he is.
 	NkeyFile SecretFile `envconfig:"NATS_NKEY_FILE"`
 	// Replicas is how many servers keep each stream and bucket: 1 or 3.
 	Replicas int `envconfig:"NATS_REPLICAS"`
@@ -137,12 +189,6 @@ type Registries struct {
 	PrivateHosts Hosts `envconfig:"REGISTRY_PRIVATE_HOSTS"`
 	// Insecure are registries that are spoken to without TLS: host or host:port. The Docker Engine keeps a list of its own.
 	Insecure Hosts `envconfig:"REGISTRY_INSECURE"`
-}
-
-// Seal is the key for what is sealed, such as registry credentials.
-type Seal struct {
-	// KeyFile is this daemon's age identity. What was sealed for it cannot be opened without.
-	KeyFile SecretFile `envconfig:"SEAL_KEY_FILE"`
 }
 
 // Pool is what a worker runs at once.

@@ -2,127 +2,243 @@ package wiring
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
-	"faena.dev/faena/internal/boltstore"
+	"golang.org/x/sync/errgroup"
+
 	"faena.dev/faena/internal/config"
-	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/natsbus"
 	"faena.dev/faena/internal/seal"
 	"faena.dev/faena/internal/systemd"
 	"faena.dev/faena/internal/telemetry"
 )
 
-// RunAPI is faena-api: one API instance against NATS servers elsewhere. It returns when ctx has ended and all calls are
-// answered.
+// RunAPI is faena-api: one API instance against NATS servers elsewhere. What it stands on may come later: meanwhile only the
+// operations listener and the admin socket are there. It returns when ctx has ended and all calls are answered.
 func RunAPI(ctx context.Context, c config.API, log *slog.Logger) (err error) {
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
-		return fmt.Errorf("make the data directory: %w", err)
-	}
-	identity, err := identityOf(c.Seal, c.DataDir)
-	if err != nil {
+	defer sayStopping(ctx, log)()
+	d := &apiDaemon{c: c, log: log, metrics: NewMetrics(), start: newStarter(log)}
+	defer func() { err = errors.Join(err, d.opened.close()) }()
+	if err := d.open(ctx); err != nil {
 		return err
 	}
-	store, err := boltstore.Open(filepath.Join(c.DataDir, "documents.db"), boltstore.Options{})
-	if err != nil {
-		return err
+	if err := d.connect(ctx); err != nil {
+		return unlessStopped(ctx, err)
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	bus, err := connect(ctx, c.NATS, "faena-api", log)
-	if err != nil {
-		return err
-	}
-	defer bus.Close()
-	if err := bus.Declare(ctx); err != nil {
-		return err
-	}
-	defer keepDeclared(ctx, bus, log)()
-	metrics := NewMetrics()
-	api, err := NewAPI(APIOptions{Serve: c.Serve, Limits: c.Limits, Registries: RulesOf(c.Registries),
-		Groups: map[string]string{faena.DefaultGroup: identity.Recipient()}, Bus: bus, Documents: store, Identity: identity, Metrics: metrics, Logger: log})
-	if err != nil {
-		return err
-	}
-	sockets, err := systemd.TakeSockets()
-	if err != nil {
-		return err
-	}
-	listener, err := listen(ctx, sockets, socketAPI, c.Serve.Listen)
-	if err != nil {
-		return errors.Join(err, sockets.Close())
-	}
-	stop, err := serveOperations(ctx, sockets, c.Serve.OperationsListen, metrics, whileServing(ctx, api.Control.Ready), log)
-	if err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	defer stop()
-	ready := make(chan struct{})
-	go func() {
-		select {
-		case <-ready:
-			tell(log, systemd.Ready("takes activations"))
-		case <-ctx.Done():
-		}
-	}()
-	return closed(api.Run(ctx, listener, ready))
+	return d.serve(ctx)
 }
 
-// RunWorker is faena-worker: one worker against NATS servers elsewhere. It returns when ctx has ended and what it ran has
-// ended too, or was killed at the drain limit.
-func RunWorker(ctx context.Context, c config.Worker, log *slog.Logger) error {
-	if err := os.MkdirAll(c.DataDir, 0o711); err != nil { // containers reach their sockets through it
+// apiDaemon is a faena-api on its way from settings to serving.
+type apiDaemon struct {
+	c         config.API
+	log       *slog.Logger
+	metrics   *telemetry.Metrics
+	start     *starter
+	opened    closers
+	identity  seal.Identity
+	sockets   *systemd.Sockets
+	documents documents
+	bus       *natsbus.Bus
+}
+
+// open opens what this host has by itself, and is told at once what of the settings is wrong.
+func (d *apiDaemon) open(ctx context.Context) (err error) {
+	if err := os.MkdirAll(d.c.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
-	identity, err := identityOf(c.Seal, c.DataDir)
+	if d.identity, err = identityOf(d.c.SealKeyFile, d.c.DataDir); err != nil {
+		return err
+	}
+	if _, err := serverTLS(d.c.Serve); err != nil {
+		return settingError{err}
+	}
+	if err := checkNATS(d.c.NATS); err != nil {
+		return err
+	}
+	if d.sockets, err = systemd.TakeSockets(); err != nil {
+		return err
+	}
+	d.opened.add(func() error { _ = d.sockets.Close(); return nil }) // of a start that has failed for another reason
+	stop, err := serveOperations(ctx, d.sockets, d.c.Serve.OperationsListen, d.metrics, d.start.Ready, d.log)
 	if err != nil {
 		return err
 	}
-	bus, err := connect(ctx, c.NATS, "faena-worker", log)
+	d.opened.add(stop)
+	if d.documents, err = openDocuments(d.c, d.log); err != nil {
+		return err
+	}
+	d.opened.add(d.documents.Close)
+	return nil
+}
+
+// connect waits until the document store and the queue are there and as they should be.
+func (d *apiDaemon) connect(ctx context.Context) error {
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return d.start.step(ctx, "documents", d.documents.Ping) })
+	parts.Go(func() error {
+		o := natsbus.Options{Name: "faena-api", Logger: d.log, MaxStore: int64(d.c.Storage.MaxStore), GroupStore: int64(d.c.Storage.GroupStore),
+			ObjectTTL: d.c.Retention.Age + objectsOutlive}
+		err := d.start.step(ctx, "queue", func(ctx context.Context) (err error) {
+			d.bus, err = connect(ctx, d.c.NATS, o)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return d.start.step(ctx, "queue", d.bus.Declare)
+	})
+	err := parts.Wait()
+	if d.bus != nil {
+		d.opened.add(func() error { d.bus.Close(); return nil })
+	}
+	return err
+}
+
+// objectsOutlive is how much longer than its record an object is kept that nobody has removed with it.
+const objectsOutlive = 24 * time.Hour
+
+// serve takes calls until ctx ends.
+func (d *apiDaemon) serve(ctx context.Context) error {
+	if text := d.documents.warning(); text != "" {
+		d.log.Warn("the document store can be used, but", "warning", text)
+	}
+	defer keepDeclared(ctx, d.bus, d.log)()
+	api, err := NewAPI(APIOptions{Serve: d.c.Serve, Limits: d.c.Limits, Registries: RulesOf(d.c.Registries), Retention: d.c.Retention, Bus: d.bus,
+		Documents: d.documents, Kind: d.documents.kind, Warning: d.documents.warning, Identity: d.identity, Metrics: d.metrics, Logger: d.log})
 	if err != nil {
 		return err
 	}
-	defer bus.Close()
-	metrics := NewMetrics()
-	w, err := NewWorker(ctx, WorkerOptions{DataDir: c.DataDir, Pool: c.Pool, Engine: c.Engine, Registries: RulesOf(c.Registries), Bus: bus,
-		Identity: identity, Metrics: metrics, Logger: log})
+	// Not earlier: a connection that is refused is tried at another API, one that is taken and not served waits.
+	listener, err := listen(ctx, d.sockets, socketAPI, d.c.Serve.Listen)
 	if err != nil {
 		return err
 	}
-	defer w.Close()
-	sockets, err := systemd.TakeSockets()
-	if err != nil {
+	if err := d.sockets.Close(); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	taking := make(chan struct{})
+	running, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-taking:
+			d.start.done(whileServing(ctx, api.Control.Ready))
+		case <-running.Done():
+		}
+	})
+	err = closed(api.Run(ctx, listener, taking))
+	stop()
+	wg.Wait()
+	return err
+}
+
+// RunWorker is faena-worker: one worker against NATS servers elsewhere. What it stands on may come later: meanwhile only the
+// operations listener is there. It returns when ctx has ended and what it ran has ended too, or was killed at the drain limit.
+func RunWorker(ctx context.Context, c config.Worker, log *slog.Logger) (err error) {
+	defer sayStopping(ctx, log)()
+	d := &workerDaemon{c: c, log: log, metrics: NewMetrics(), start: newStarter(log)}
+	defer func() { err = errors.Join(err, d.opened.close()) }()
+	if err := d.open(ctx); err != nil {
 		return err
 	}
-	stop, err := serveOperations(ctx, sockets, c.OperationsListen, metrics, func(context.Context) ([]string, bool) { return w.missing(bus) }, log)
-	if err != nil {
-		return err
+	if err := d.connect(ctx); err != nil {
+		return unlessStopped(ctx, err)
 	}
-	defer stop()
 	base := context.WithoutCancel(ctx)
-	done := make(chan error, 1)
-	go func() { done <- w.Run(base) }()
-	tell(log, systemd.Ready("takes activations"))
+	ended := make(chan error, 1)
+	go func() { ended <- d.worker.Run(base) }()
+	d.start.done(whileServing(ctx, func(context.Context) ([]string, bool) { return d.worker.missing(d.bus) }))
 	select {
-	case err := <-done:
+	case err := <-ended:
 		return err
 	case <-ctx.Done():
 	}
-	tell(log, systemd.Stopping("draining"))
 	drain, cancel := context.WithTimeout(base, c.Pool.DrainWithin)
 	defer cancel()
-	if err := w.Drain(drain); err != nil {
+	if err := d.worker.Drain(drain); err != nil {
 		log.Warn("what still ran was killed", "error", err)
 	}
-	return <-done
+	return <-ended
+}
+
+// workerDaemon is a faena-worker on its way from settings to taking activations.
+type workerDaemon struct {
+	c        config.Worker
+	log      *slog.Logger
+	metrics  *telemetry.Metrics
+	start    *starter
+	opened   closers
+	identity seal.Identity
+	bus      *natsbus.Bus
+	worker   *Worker
+}
+
+// open is apiDaemon.open.
+func (d *workerDaemon) open(ctx context.Context) (err error) {
+	if err := os.MkdirAll(d.c.DataDir, 0o711); err != nil { // containers reach their sockets through it
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	if d.identity, err = identityOf(d.c.SealKeyFile, d.c.DataDir); err != nil {
+		return err
+	}
+	if err := checkNATS(d.c.NATS); err != nil {
+		return err
+	}
+	if err := checkInit(d.c.Engine.InitPath); err != nil {
+		return err
+	}
+	sockets, err := systemd.TakeSockets()
+	if err != nil {
+		return err
+	}
+	stop, err := serveOperations(ctx, sockets, d.c.OperationsListen, d.metrics, d.start.Ready, d.log)
+	if err != nil {
+		return errors.Join(err, sockets.Close())
+	}
+	d.opened.add(stop)
+	return sockets.Close()
+}
+
+// connect waits until the queue is there, and the engine.
+func (d *workerDaemon) connect(ctx context.Context) error {
+	group := d.c.Pool.Group
+	err := d.start.step(ctx, "queue", func(ctx context.Context) (err error) {
+		d.bus, err = connect(ctx, d.c.NATS, natsbus.Options{Name: "faena-worker", Logger: d.log, Group: group})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	d.opened.add(func() error { d.bus.Close(); return nil })
+	if err := d.start.step(ctx, "queue", func(ctx context.Context) error { return queueOf(ctx, d.bus, group) }); err != nil {
+		return err
+	}
+	err = d.start.step(ctx, "worker", func(ctx context.Context) (err error) {
+		d.worker, err = NewWorker(ctx, WorkerOptions{DataDir: d.c.DataDir, Pool: d.c.Pool, Engine: d.c.Engine, Registries: RulesOf(d.c.Registries), Bus: d.bus,
+			Identity: d.identity, Metrics: d.metrics, Logger: d.log})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	d.opened.add(func() error { d.worker.Close(); return nil })
+	return nil
+}
+
+// queueOf returns an error while a group has no queue.
+func queueOf(ctx context.Context, bus *natsbus.Bus, group string) error {
+	there, err := bus.HasGroup(ctx, group)
+	if err == nil && !there {
+		err = fmt.Errorf("group %s is not there yet: start a faena-api, and have an admin make the group (PUT /v1/groups/%s)", group, group)
+	}
+	return err
 }
 
 // keepDeclared declares everything once more whenever the connection to NATS has come back, until stop is called: it may be
@@ -196,9 +312,9 @@ func listen(ctx context.Context, sockets *systemd.Sockets, name string, address 
 }
 
 // serveOperations serves metrics and health on their own listener until stop is called.
-func serveOperations(ctx context.Context, sockets *systemd.Sockets, address config.Address, m *telemetry.Metrics, ready telemetry.Ready, log *slog.Logger) (stop func(), err error) {
+func serveOperations(ctx context.Context, sockets *systemd.Sockets, address config.Address, m *telemetry.Metrics, ready telemetry.Ready, log *slog.Logger) (stop func() error, err error) {
 	listener, err := listen(ctx, sockets, socketOperations, address)
-	if err = errors.Join(err, sockets.Close()); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	server := m.Operations(ready, log)
@@ -209,56 +325,50 @@ func serveOperations(ctx context.Context, sockets *systemd.Sockets, address conf
 			log.Error("the operations listener has failed", "error", err)
 		}
 	}()
-	return func() {
+	return func() error {
 		_ = server.Close() // a scrape that is cut off is made again elsewhere
 		<-done
+		return nil
 	}, nil
+}
+
+// closers are what was opened, in this order.
+type closers []func() error
+
+func (c *closers) add(fn func() error) { *c = append(*c, fn) }
+
+// close closes what was opened last first.
+func (c closers) close() (err error) {
+	for _, fn := range slices.Backward(c) {
+		err = errors.Join(err, fn())
+	}
+	return err
+}
+
+// unlessStopped is the error of a start that has failed; that it was stopped is none.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// sayStopping tells systemd when ctx ends. The function that it returns forgets it, or waits until it has told.
+func sayStopping(ctx context.Context, log *slog.Logger) (forget func()) {
+	said := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(said)
+		tell(log, systemd.Stopping("stopping, and waiting for what runs"))
+	})
+	return func() {
+		if !stop() {
+			<-said
+		}
+	}
 }
 
 func tell(log *slog.Logger, err error) {
 	if err != nil {
 		log.Warn("systemd could not be told", "error", err)
 	}
-}
-
-func identityOf(c config.Seal, dir string) (seal.Identity, error) {
-	if c.KeyFile.Path == "" {
-		return seal.LoadOrCreate(filepath.Join(dir, "seal.key"))
-	}
-	id, err := seal.ParseIdentity(c.KeyFile.Secret.Reveal())
-	if err != nil {
-		return id, fmt.Errorf("read FAENA_SEAL_KEY_FILE %s: %w", c.KeyFile.Path, err)
-	}
-	return id, nil
-}
-
-// connect connects to the NATS servers of the settings.
-func connect(ctx context.Context, c config.NATS, name string, log *slog.Logger) (*natsbus.Bus, error) {
-	o := natsbus.Options{Name: name, URLs: c.URLs, Logger: log, Replicas: c.Replicas, NkeySeed: c.NkeyFile.Secret.Reveal()}
-	if c.CAFile == "" && c.CertFile == "" {
-		return natsbus.Connect(ctx, o)
-	}
-	o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CAFile != "" {
-		ca, err := os.ReadFile(string(c.CAFile))
-		if err != nil {
-			return nil, fmt.Errorf("read the CA of NATS: %w", err)
-		}
-		o.TLS.RootCAs = x509.NewCertPool()
-		if !o.TLS.RootCAs.AppendCertsFromPEM(ca) {
-			return nil, fmt.Errorf("read the CA of NATS: there is no certificate in %s", c.CAFile)
-		}
-	}
-	if c.CertFile != "" {
-		cert, err := os.ReadFile(string(c.CertFile))
-		if err != nil {
-			return nil, fmt.Errorf("read the certificate for NATS: %w", err)
-		}
-		pair, err := tls.X509KeyPair(cert, c.KeyFile.Secret.Reveal())
-		if err != nil {
-			return nil, fmt.Errorf("read the certificate for NATS: %w", err)
-		}
-		o.TLS.Certificates = []tls.Certificate{pair}
-	}
-	return natsbus.Connect(ctx, o)
 }

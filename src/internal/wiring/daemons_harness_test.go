@@ -2,6 +2,7 @@ package wiring_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -52,12 +53,8 @@ func startDaemons(t *testing.T) *daemons {
 	i := &installation{registry: images}
 	d := &daemons{nats: natstest.Start(t, natstest.Options{}), engine: relayEngine(t, filepath.Join(dir, "engine")), worker: "test-" + filepath.Base(dir),
 		url: freeAddress(t), apiOps: freeAddress(t), workerOp: freeAddress(t), fixture: i.push(t, "fixture", faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath}})}
-	key := filepath.Join(dir, "seal.key")
-	if _, err := seal.LoadOrCreate(key); err != nil {
-		t.Fatal(err)
-	}
 	makeAdmin(t, filepath.Join(dir, "api"))
-	shared := []string{"FAENA_NATS_URLS=" + d.nats.URLs()[0], "FAENA_SEAL_KEY_FILE=" + key, "FAENA_REGISTRY_PRIVATE_HOSTS=" + images}
+	shared := []string{"FAENA_NATS_URLS=" + d.nats.URLs()[0], "FAENA_REGISTRY_PRIVATE_HOSTS=" + images}
 	api, err := config.LoadAPI(append([]string{"FAENA_DATA_DIR=" + filepath.Join(dir, "api"), "FAENA_AUTH=local", "FAENA_INSTANCE=test", "FAENA_DRAIN_AFTER=1s",
 		"FAENA_LISTEN=" + d.url, "FAENA_OPERATIONS_LISTEN=" + d.apiOps}, shared...))
 	if err != nil {
@@ -75,7 +72,27 @@ func startDaemons(t *testing.T) *daemons {
 	d.stopWorker = start(t, "faena-worker", func(ctx context.Context) error { return wiring.RunWorker(ctx, worker, log) })
 	d.ready(t, d.workerOp)
 	d.admin = d.login(t, wiring.FirstAdmin)
+	d.makeGroup(t, filepath.Join(dir, "w", "seal.key"))
 	return d
+}
+
+// makeGroup gives the default group the key that its worker has made for itself, and waits until a worker of it was seen.
+func (d *daemons) makeGroup(t *testing.T, key string) {
+	t.Helper()
+	identity, err := seal.LoadOrCreate(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Read[client.Group](d.admin.PutGroup(t.Context(), faena.DefaultGroup, client.GroupKeys{Recipient: identity.Recipient()})); err != nil {
+		t.Fatal(err)
+	}
+	faenatest.EventuallyNil(t, 10*time.Second, "the group is not pending", func() error {
+		g, err := client.Read[client.Group](d.admin.GetGroup(t.Context(), faena.DefaultGroup))
+		if err == nil && g.State == client.GroupStatePending {
+			err = errors.New("it is pending")
+		}
+		return err
+	})
 }
 
 // makeAdmin makes the first user, where a daemon has no way to yet.

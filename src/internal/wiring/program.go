@@ -2,6 +2,7 @@ package wiring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -38,6 +39,9 @@ func Main(ctx context.Context, name string, args, environ []string, load func(en
 	log := telemetry.NewLogger(os.Stderr, c.Format == config.LogJSON, c.Level)
 	if err := run(ctx, log); err != nil {
 		log.Error(name+" has ended", "error", err)
+		if _, wrong := errors.AsType[settingError](err); wrong {
+			return exitSettings
+		}
 		return exitFailed
 	}
 	return exitOK

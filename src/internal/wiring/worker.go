@@ -39,10 +39,8 @@ type Worker struct {
 // NewWorker opens the engine, makes the network, and puts a worker together that is not running. The caller closes it
 // after Run has returned.
 func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
-	if info, err := os.Stat(o.Engine.InitPath); err != nil {
-		return nil, fmt.Errorf("FAENA_INIT_PATH, the first process of every container: %w", err)
-	} else if !info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0 {
-		return nil, fmt.Errorf("FAENA_INIT_PATH, the first process of every container: %s is no program", o.Engine.InitPath)
+	if err := checkInit(o.Engine.InitPath); err != nil {
+		return nil, err
 	}
 	docker, err := dockerengine.Open(ctx, dockerengine.Options{Host: o.Engine.DockerHost, Logger: o.Logger})
 	if err != nil {
@@ -83,6 +81,18 @@ func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
 	}
 	o.Metrics.Pool(func() telemetry.PoolStats { return telemetry.PoolStats(w.Stats()) })
 	return w, nil
+}
+
+// checkInit returns a settingError where FAENA_INIT_PATH names no program.
+func checkInit(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && (!info.Mode().IsRegular() || info.Mode().Perm()&0o111 == 0) {
+		err = fmt.Errorf("%s is no program", path)
+	}
+	if err != nil {
+		return settingError{fmt.Errorf("FAENA_INIT_PATH, the first process of every container: %w", err)}
+	}
+	return nil
 }
 
 // Close lets go of the engine and the queue.
