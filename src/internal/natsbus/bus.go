@@ -79,6 +79,8 @@ type Bus struct {
 	mu          sync.Mutex
 	reconnected map[*func()]struct{}
 	groups      map[string]struct{} // that DeclareGroup has made
+	told        sync.Once           // that the cluster has two servers
+	unread      unread
 
 	stop     context.CancelFunc
 	stopping <-chan struct{} // closed by stop

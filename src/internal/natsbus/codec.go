@@ -81,7 +81,7 @@ func (c *codec) decode(p []byte) (*faena.Message, error) {
 		Parameter      faena.Blob      `json:"parameter"`
 	}
 	if err := json.Unmarshal(p, &w); err != nil {
-		return nil, fmt.Errorf("decode a message: %w", err)
+		return nil, fmt.Errorf("decode a message: %w", misread(p, err))
 	}
 	if err := checkSchema(w.Schema); err != nil {
 		return nil, fmt.Errorf("decode a message: %w", err)
@@ -108,7 +108,7 @@ func (c *codec) decodeRevision(raw json.RawMessage) (*faena.Revision, error) {
 	}
 	rev = new(faena.Revision)
 	if err := json.Unmarshal(raw, rev); err != nil {
-		return nil, fmt.Errorf("decode a revision: %w", err)
+		return nil, fmt.Errorf("decode a revision: %w", misread(raw, err))
 	}
 	if err := checkSchema(rev.Schema); err != nil {
 		return nil, fmt.Errorf("decode a revision: %w", err)
@@ -129,18 +129,10 @@ func (c *codec) decodeRevision(raw json.RawMessage) (*faena.Revision, error) {
 func decodeRecord(p []byte) (*faena.Record, error) {
 	r := new(faena.Record)
 	if err := json.Unmarshal(p, r); err != nil {
-		return nil, fmt.Errorf("decode a record: %w", err)
+		return nil, fmt.Errorf("decode a record: %w", misread(p, err))
 	}
 	if err := checkSchema(r.Schema); err != nil {
 		return nil, fmt.Errorf("decode a record: %w", err)
 	}
 	return r, nil
-}
-
-// checkSchema accepts this build's version and the one before it.
-func checkSchema(version int) error {
-	if version < 1 || version > faena.SchemaVersion || version < faena.SchemaVersion-1 {
-		return fmt.Errorf("%w: %d, this build reads %d", faena.ErrSchema, version, faena.SchemaVersion)
-	}
-	return nil
 }

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"faena.dev/faena/internal/faena"
 )
@@ -20,31 +22,44 @@ const duplicateWindow = 2 * time.Minute
 const objectTTL = 8 * 24 * time.Hour
 
 // Declare makes every stream, bucket and consumer that all share, of the default group, and of the groups that DeclareGroup
-// was called for, or brings them up to date. It may be called at every start and reconnection, by several daemons at once.
-// An update by which the server would delete messages is refused.
+// was called for, or brings them up to date. It may be called at every start and reconnection, by several daemons at once,
+// and changes nothing that is as it should be. An update by which the server would delete messages is refused. What an
+// operator must mend is a *Misfit.
 func (b *Bus) Declare(ctx context.Context) error {
-	shared := []jetstream.StreamConfig{
-		b.bucket(usersBucket, jetstream.StreamConfig{MaxBytes: 40 << 20}),
-		b.bucket(workersBucket, jetstream.StreamConfig{MaxBytes: 16 << 20, MaxAge: faena.HeartbeatTTL}),
-		b.bucket(leasesBucket, jetstream.StreamConfig{MaxBytes: 1 << 20, MaxAge: faena.LeaseTTL}),
+	before := b.nc.LastError()
+	return b.explain(before, b.declare(ctx))
+}
+
+func (b *Bus) declare(ctx context.Context) error {
+	if err := b.preflight(ctx); err != nil {
+		return err
 	}
-	for _, cfg := range shared {
-		if err := b.declareStream(ctx, cfg); err != nil {
+	groups := b.declared()
+	streams := b.sharedConfigs()
+	for _, group := range groups {
+		streams = append(streams, b.groupConfigs(group)...)
+	}
+	if err := b.declareStreams(ctx, streams); err != nil {
+		return err
+	}
+	for _, group := range groups {
+		if err := b.completeGroup(ctx, group); err != nil {
 			return err
 		}
 	}
-	for _, group := range b.declared() {
-		if err := b.declareGroup(ctx, group); err != nil {
-			return err
-		}
-	}
+	b.warnOfTwo(ctx)
 	return b.readClock(ctx)
 }
 
-// DeclareGroup makes what belongs to a group, or brings it up to date.
+// DeclareGroup makes what belongs to a group, or brings it up to date. Its errors are those of Declare.
 func (b *Bus) DeclareGroup(ctx context.Context, group string) error {
-	if err := b.declareGroup(ctx, group); err != nil {
-		return err
+	before := b.nc.LastError()
+	err := b.declareStreams(ctx, b.groupConfigs(group))
+	if err == nil {
+		err = b.completeGroup(ctx, group)
+	}
+	if err != nil {
+		return b.explain(before, err)
 	}
 	b.mu.Lock()
 	b.groups[group] = struct{}{}
@@ -76,24 +91,42 @@ func (b *Bus) declared() []string {
 	return slices.Sorted(maps.Keys(b.groups))
 }
 
-func (b *Bus) declareGroup(ctx context.Context, group string) error {
-	for _, cfg := range []jetstream.StreamConfig{b.queueConfig(group), b.recordsConfig(group), b.objectsConfig(group)} {
-		if err := b.declareStream(ctx, cfg); err != nil {
-			return err
-		}
+// sharedConfigs are the streams that belong to all.
+func (b *Bus) sharedConfigs() []jetstream.StreamConfig {
+	return []jetstream.StreamConfig{
+		b.bucket(usersBucket, jetstream.StreamConfig{MaxBytes: 40 << 20}),
+		b.bucket(workersBucket, jetstream.StreamConfig{MaxBytes: 16 << 20, MaxAge: faena.HeartbeatTTL}),
+		b.bucket(leasesBucket, jetstream.StreamConfig{MaxBytes: 1 << 20, MaxAge: faena.LeaseTTL}),
 	}
-	for _, c := range []struct {
-		stream string
-		config jetstream.ConsumerConfig
-	}{
+}
+
+// groupConfigs are the streams of a group.
+func (b *Bus) groupConfigs(group string) []jetstream.StreamConfig {
+	return []jetstream.StreamConfig{b.queueConfig(group), b.recordsConfig(group), b.objectsConfig(group)}
+}
+
+// consumer is a durable consumer of a stream.
+type consumer struct {
+	stream string
+	config jetstream.ConsumerConfig
+}
+
+// consumers are those of a group.
+func (b *Bus) consumers(group string) []consumer {
+	return []consumer{
 		{queueStream(group), jetstream.ConsumerConfig{Durable: workersConsumer, FilterSubject: queueSubjects(group),
 			AckPolicy: jetstream.AckExplicitPolicy, AckWait: b.o.AckWait, MaxDeliver: -1, MaxAckPending: -1, MaxWaiting: 8192,
 			MaxRequestBatch: 1}},
 		{recordsStream(group), jetstream.ConsumerConfig{Durable: recorderConsumer, FilterSubject: recordSubjects(group),
 			AckPolicy: jetstream.AckExplicitPolicy, AckWait: recorderAckWait, MaxDeliver: -1, MaxAckPending: -1}},
-	} {
-		if _, err := b.js.CreateOrUpdateConsumer(ctx, c.stream, c.config); err != nil {
-			return fmt.Errorf("declare consumer %s of group %s: %w", c.config.Durable, group, err)
+	}
+}
+
+// completeGroup makes what stands on a group's streams: the consumers and the anchors.
+func (b *Bus) completeGroup(ctx context.Context, group string) error {
+	for _, c := range b.consumers(group) {
+		if err := b.declareConsumer(ctx, c); err != nil {
+			return err
 		}
 	}
 	if err := b.anchorQueue(ctx, group); err != nil && !errors.Is(err, faena.ErrSlotTaken) { // another has been faster
@@ -149,35 +182,96 @@ func (b *Bus) bucket(name string, cfg jetstream.StreamConfig) jetstream.StreamCo
 	return cfg
 }
 
-func (b *Bus) declareStream(ctx context.Context, cfg jetstream.StreamConfig) error {
-	have, err := b.js.Stream(ctx, cfg.Name)
-	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("declare stream %s: %w", cfg.Name, err)
+// declareStreams makes or updates those that are not as they should be. All are looked at before one is changed.
+func (b *Bus) declareStreams(ctx context.Context, want []jetstream.StreamConfig) error {
+	have := make(map[string]*jetstream.StreamInfo, len(want))
+	var mu sync.Mutex
+	var asks errgroup.Group
+	asks.SetLimit(parallel)
+	for _, w := range want {
+		asks.Go(func() error {
+			info, err := b.streamInfo(ctx, w.Name)
+			if err != nil {
+				return fmt.Errorf("look at stream %s: %w", w.Name, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			have[w.Name] = info
+			return nil
+		})
 	}
-	if err == nil {
-		if why := loses(have.CachedInfo(), &cfg); why != "" {
-			return fmt.Errorf("declare stream %s: the server would delete messages: %s", cfg.Name, why)
+	if err := asks.Wait(); err != nil {
+		return err
+	}
+	if err := replicated(have, want); err != nil {
+		return err
+	}
+	for i := range want {
+		if err := b.declareStream(ctx, have[want[i].Name], &want[i]); err != nil {
+			return err
 		}
-	}
-	if _, err := b.js.CreateOrUpdateStream(ctx, cfg); err != nil {
-		return fmt.Errorf("declare stream %s: %w", cfg.Name, err)
 	}
 	return nil
 }
 
-// loses says which part of an update would delete messages, or nothing.
-func loses(have *jetstream.StreamInfo, want *jetstream.StreamConfig) string {
-	lower := func(now, then int64) bool { return then > 0 && (now <= 0 || then < now) }
-	s := have.State
-	switch {
-	case s.Msgs == 0:
-		return ""
-	case lower(have.Config.MaxMsgsPerSubject, want.MaxMsgsPerSubject):
-		return fmt.Sprintf("messages per subject from %d to %d", have.Config.MaxMsgsPerSubject, want.MaxMsgsPerSubject)
-	case want.MaxBytes > 0 && s.Bytes > uint64(want.MaxBytes):
-		return fmt.Sprintf("it holds %d bytes, its limit would be %d", s.Bytes, want.MaxBytes)
-	case lower(int64(have.Config.MaxAge), int64(want.MaxAge)):
-		return fmt.Sprintf("age from %v to %v", have.Config.MaxAge, want.MaxAge)
+// streamInfo describes a stream; nil where there is none.
+func (b *Bus) streamInfo(ctx context.Context, stream string) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, preflightFor)
+	defer cancel()
+	info := new(jetstream.StreamInfo)
+	err := b.ask(ctx, api("STREAM.INFO", stream), nil, info)
+	if isCode(err, codeNoStream) {
+		return nil, nil
 	}
-	return ""
+	return info, err
+}
+
+func (b *Bus) declareStream(ctx context.Context, have *jetstream.StreamInfo, want *jetstream.StreamConfig) error {
+	ctx, cancel := context.WithTimeout(ctx, listFor)
+	defer cancel()
+	if have == nil {
+		if _, err := b.js.CreateStream(ctx, *want); err != nil {
+			return b.refused(ctx, nil, want, err)
+		}
+		return nil
+	}
+	changed := kept(have.Config, *want)
+	if sameStream(have.Config, changed) {
+		return nil
+	}
+	why, err := b.loses(ctx, have, want)
+	if err != nil {
+		return fmt.Errorf("declare stream %s: %w", want.Name, err)
+	}
+	if why != "" {
+		return misfit(nil, "stream %s was changed, and if it were declared again messages would be lost: %s. Nothing is changed: remove what is "+
+			"too much (nats stream view %s, nats stream rmm %s SEQUENCE), or change it back yourself with nats stream update %s",
+			want.Name, why, want.Name, want.Name, want.Name)
+	}
+	if _, err := b.js.UpdateStream(ctx, changed); err != nil {
+		return b.refused(ctx, have, want, err)
+	}
+	return nil
+}
+
+func (b *Bus) declareConsumer(ctx context.Context, c consumer) error {
+	ctx, cancel := context.WithTimeout(ctx, listFor)
+	defer cancel()
+	have := new(jetstream.ConsumerInfo)
+	err := b.ask(ctx, consumerInfo(c.stream, c.config.Durable), nil, have)
+	existed := err == nil
+	if existed && sameConsumer(have.Config, c.config) {
+		return nil
+	}
+	if existed || isCode(err, codeNoConsumer) {
+		_, err = b.js.CreateOrUpdateConsumer(ctx, c.stream, c.config)
+	}
+	if code, _ := codeOf(err); code == codeConsumerFixed && existed {
+		return misfit(err, "consumer %s of stream %s was changed, and the NATS server does not let it be changed back: remove it with "+
+			"nats consumer rm %s %s; it is made anew then", c.config.Durable, c.stream, c.stream, c.config.Durable)
+	}
+	if err != nil {
+		return fmt.Errorf("declare consumer %s of stream %s: %w", c.config.Durable, c.stream, err)
+	}
+	return nil
 }

@@ -192,14 +192,17 @@ func (d *Deliveries) delivery(m *nats.Msg, ok bool) (Delivery, error) {
 		return Delivery{}, fmt.Errorf("read a delivery: %w", err)
 	}
 	out.Sequence, out.Published, out.Redelivered = meta.Sequence.Stream, meta.Timestamp, meta.NumDelivered > 1
-	out.Message, out.Err = d.b.code.decode(m.Data)
+	if out.Message, err = d.b.code.decode(m.Data); err != nil {
+		id, _ := activationOf(m.Header.Get(headerMsgID))
+		out.Err = unknownSchema(id, err)
+	}
 	return out, nil
 }
 
 // Delivery is one message that is held until it is acknowledged, handed back, or not confirmed any more.
 type Delivery struct {
 	Message     *faena.Message // nil where Err is set
-	Err         error          // why the message could not be decoded; faena.ErrSchema for another version's
+	Err         error          // why the message could not be decoded; another version's is a *faena.Error of faena.ErrSchema
 	Sequence    uint64         // in the stream; a redelivery has the same
 	Redelivered bool           // it was delivered before
 	Published   time.Time      // by the server's clock

@@ -158,6 +158,10 @@ func activationOf(messageID string) (id string, ok bool) {
 // JetStream's own subjects. verb is for example STREAM.INFO.
 func api(verb, stream string) string { return "$JS.API." + verb + "." + stream }
 
+func consumerInfo(stream, consumer string) string {
+	return "$JS.API.CONSUMER.INFO." + stream + "." + consumer
+}
+
 func pullSubject(stream, consumer string) string {
 	return "$JS.API.CONSUMER.MSG.NEXT." + stream + "." + consumer
 }

@@ -20,22 +20,25 @@ const (
 	// recorderPause is how long records stay away that could not be recorded; it doubles up to recorderLongPause.
 	recorderPause     = 500 * time.Millisecond
 	recorderLongPause = 15 * time.Second
-	// unreadablePause is how long a record of another version stays away.
+	// unreadablePause is how long a record stays away that cannot be read.
 	unreadablePause = 5 * time.Minute
 )
 
 // Terminal hands terminal records of a group to fn, in batches of at most batch that are gathered for wait, and purges
 // those that fn has taken, until ctx ends. At least once: what fn was given comes again where it failed, or where this
-// process ends before the purge. All APIs share one consumer. A record that cannot be decoded stays in the bucket: an
-// error is logged once, and one of another version is offered again every unreadablePause, for an API that reads it.
+// process ends before the purge. All APIs share one consumer. A record that cannot be decoded stays in the bucket: a
+// warning is logged once, and it is offered again every unreadablePause, for an API that reads it.
 func (b *Bus) Terminal(ctx context.Context, group string, batch int, wait time.Duration, fn func(context.Context, []faena.Record) error) error {
-	consumer, err := b.js.Consumer(ctx, recordsStream(group), recorderConsumer)
-	if err != nil {
-		return fmt.Errorf("record group %s: %w", group, err)
-	}
 	r := recorder{b: b, group: group, fn: fn}
+	var consumer jetstream.Consumer // nil until the servers have told of it
 	for pause := recorderPause; ctx.Err() == nil; {
-		err := r.batch(ctx, consumer, batch, wait)
+		var err error
+		if consumer == nil {
+			consumer, err = b.js.Consumer(ctx, recordsStream(group), recorderConsumer)
+		}
+		if err == nil {
+			err = r.batch(ctx, consumer, batch, wait)
+		}
 		if err == nil {
 			pause = recorderPause
 			continue
@@ -132,18 +135,29 @@ func (r *recorder) fetch(done []ended, consumer jetstream.Consumer, size int) (_
 func (r *recorder) take(done []ended, m jetstream.Msg) []ended {
 	rec, err := decodeRecord(m.Data())
 	switch {
-	case err != nil && errors.Is(err, faena.ErrSchema):
-		r.b.log.Error("a record of another version stays in the bucket", "subject", m.Subject(), "error", err)
-		r.answer(m.NakWithDelay(unreadablePause))
 	case err != nil:
-		r.b.log.Error("a record that cannot be read stays in the bucket", "subject", m.Subject(), "error", err)
-		r.answer(m.Term())
+		r.putBack(m, err)
 	case !rec.State.Terminal():
 		r.answer(m.Ack())
 	default:
 		done = append(done, ended{m, rec})
 	}
 	return done
+}
+
+// putBack leaves a record in the bucket that this build cannot read.
+func (r *recorder) putBack(m jetstream.Msg, why error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		r.answer(err)
+		return
+	}
+	what := describe(whereRecords, r.group, m.Subject(), "", meta.Sequence.Stream, why)
+	if r.b.unread.note(m.Subject(), what) {
+		r.b.log.Warn("a record that cannot be read stays in the bucket: it is not lost, faena doctor lists it", "activation_id", what.ID,
+			"group", r.group, "user", what.User, "error", why)
+	}
+	r.answer(m.NakWithDelay(unreadablePause))
 }
 
 func (r *recorder) answer(err error) {

@@ -70,7 +70,8 @@ func (b *Bus) swap(ctx context.Context, stream, subject string, data []byte, rev
 	return 0, err
 }
 
-// Record reads a record from the leader, with its revision; KindNotFound where it is absent.
+// Record reads a record from the leader, with its revision; KindNotFound where it is absent, faena.ErrSchema in an error of
+// KindUnavailable where another version has written it.
 func (b *Bus) Record(ctx context.Context, group, user, id string) (*faena.Record, uint64, error) {
 	r, m, err := b.record(ctx, group, user, id)
 	return r, m.Sequence, err
@@ -92,7 +93,7 @@ func (b *Bus) record(ctx context.Context, group, user, id string) (*faena.Record
 	}
 	r, err := decodeRecord(m.Data)
 	if err != nil {
-		return nil, stored{}, fmt.Errorf("read record %s: %w", id, err)
+		return nil, stored{}, fmt.Errorf("read record %s: %w", id, unknownSchema(id, err))
 	}
 	return r, m, nil
 }
@@ -129,7 +130,8 @@ func (b *Bus) LiveIDs(ctx context.Context, group string) (map[string][]string, e
 	return live, nil
 }
 
-// LiveRecords lists what the bucket holds of a user: live records, and ended ones that are not recorded yet.
+// LiveRecords lists what the bucket holds of a user: live records, and ended ones that are not recorded yet. What cannot be
+// read is left out: see Unreadable.
 func (b *Bus) LiveRecords(ctx context.Context, group, user string) ([]*faena.Record, error) {
 	stream := recordsStream(group)
 	subjects, err := b.subjects(ctx, stream, recordsOf(group, user))
@@ -148,8 +150,8 @@ func (b *Bus) LiveRecords(ctx context.Context, group, user string) ([]*faena.Rec
 			if err != nil || !ok { // purged since it was listed
 				return err
 			}
-			*slot, err = decodeRecord(m.Data)
-			return err
+			*slot, _ = decodeRecord(m.Data)
+			return nil
 		})
 	}
 	if err := reads.Wait(); err != nil {

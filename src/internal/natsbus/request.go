@@ -20,14 +20,23 @@ import (
 // Codes of JetStream's errors that mean something to us.
 const (
 	codeAccountFull        = 10002 // the account's share is used up
+	codeNoPeers            = 10005 // too few servers, or none that has the room
 	codeUnavailable        = 10008 // no leader
+	codeConsumerFixed      = 10012 // a change of a consumer that is not possible
+	codeNoConsumer         = 10014
 	codeServerFull         = 10023 // max_file_store is used up
 	codeNoMessage          = 10037
+	codeDisabledForAccount = 10039 // JetStream is, for this account
 	codeSequenceNotFound   = 10043
 	codeStorageFull        = 10047 // what a stream may take is more than there is
+	codeBadConfig          = 10052 // of a stream; also for a change that is not possible
 	codeDeleteFailed       = 10057 // no message of that sequence
 	codeNoStream           = 10059
+	codeOverlap            = 10065 // another stream has the subjects
+	codeUpdate             = 10069 // of a stream: another change that is not possible
 	codeWrongSequence      = 10071 // compare-and-set
+	codeNotClustered       = 10074 // replicas, and one server
+	codeDisabled           = 10076 // JetStream is
 	codeStoreFailed        = 10077 // "maximum messages per subject exceeded", "maximum bytes exceeded", or another failure
 	codeInProcess          = 10158 // a message with this id is being stored
 	codeWrongSequenceConst = 10164 // compare-and-set, said before the leader has looked
