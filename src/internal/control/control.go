@@ -57,14 +57,31 @@ type Control struct {
 	groups  *groups
 	leading atomic.Bool
 
-	admins sync.Mutex // held by a change that could leave none
+	admins   sync.Mutex // held by a change that could leave none
+	grouping sync.Mutex // held by a change of the groups that looks at all of them first
 
-	// Tests shorten these.
-	syncWait    time.Duration // faena.SyncWait
-	admitBudget time.Duration // faena.AdmitBudget
+	times
 
 	functions *cache[*deployed]
 	users     *cache[faena.User]
+}
+
+// times are how often something is done and how long it may take; tests shorten them before Run.
+type times struct {
+	syncWait    time.Duration // how long a synchronous call waits
+	admitBudget time.Duration // for record and message together
+	groupsEvery time.Duration // the groups are read although nobody announced a change
+	projectAll  time.Duration // the counters of all users are projected
+	sweepEvery  time.Duration // the buckets are listed; more seldom where that takes long
+	// orphanAge is how old a record must be before it is asked whether its message is there: admission takes four seconds at
+	// most.
+	orphanAge  time.Duration
+	pruneEvery time.Duration // old history is looked for
+}
+
+func usualTimes() times {
+	return times{syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget, groupsEvery: 10 * time.Second, projectAll: time.Minute,
+		sweepEvery: 5 * time.Second, orphanAge: time.Minute, pruneEvery: time.Minute}
 }
 
 // deployed is a function with the revision that serves it. Neither is changed after it was made: the bus keeps the
@@ -77,7 +94,7 @@ type deployed struct {
 // New makes the use cases; nothing runs before Run.
 func New(o Options) *Control {
 	c := &Control{o: o, log: o.Logger, slots: newSlots(o.Bus), waits: newWaiters(), tally: newTally(),
-		syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget}
+		times: usualTimes()}
 	c.groups = newGroups(c.standard())
 	c.gauge = newGauge(o.Bus, c.groups.names, c.connected, o.Observer, c.tally)
 	c.gauge.alone = o.SingleHost

@@ -46,14 +46,7 @@ func (c *Control) revision(ctx context.Context, user string, d faena.Deployment)
 	if err := spec.Validate(); err != nil {
 		return faena.Revision{}, err
 	}
-	profile, err := c.users.get(ctx, "", user)
-	if err != nil {
-		return faena.Revision{}, err
-	}
-	if _, granted := profile.Limit(spec.Group); !granted {
-		return faena.Revision{}, faena.Invalid(faena.FieldError{Field: "group", Message: fmt.Sprintf("%q does not exist or is not granted to you", spec.Group)})
-	}
-	group, err := c.usable(ctx, spec.Group)
+	group, err := c.usable(ctx, user, spec.Group)
 	if err != nil {
 		return faena.Revision{}, err
 	}
@@ -136,6 +129,7 @@ func (c *Control) Revisions(ctx context.Context, user, name string, below, limit
 }
 
 // Rollback makes an earlier revision the one that serves: the given number, or with 0 the one with the next lower number.
+// KindInvalid where its group is not there, or not granted, any more.
 func (c *Control) Rollback(ctx context.Context, user, name string, number int, cond faena.Condition) (faena.Function, faena.Revision, error) {
 	if number == 0 {
 		f, err := c.o.Documents.Function(ctx, user, name)
@@ -155,13 +149,19 @@ func (c *Control) Rollback(ctx context.Context, user, name string, number int, c
 		}
 		number = before[0].Number
 	}
+	rev, err := c.o.Documents.Revision(ctx, user, name, number)
+	if err != nil {
+		return faena.Function{}, faena.Revision{}, err
+	}
+	if _, err := c.usable(ctx, user, rev.Spec.Group); err != nil {
+		return faena.Function{}, faena.Revision{}, err
+	}
 	f, err := c.o.Documents.SetCurrent(ctx, user, name, number, cond)
 	if err != nil {
 		return faena.Function{}, faena.Revision{}, err
 	}
 	c.announce(changedFunction, user, name)
-	rev, err := c.o.Documents.Revision(ctx, user, name, number)
-	return f, rev, err
+	return f, rev, nil
 }
 
 // Delete removes a function and all its revisions, and ends what is queued of it. What runs goes on, and the history

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -58,37 +59,56 @@ func (g *gauge) run(ctx context.Context) error {
 			g.err.Store(nil)
 			continue
 		}
-		text := err.Error()
+		text := oneLine(err)
 		g.err.Store(&text)
 	}
 }
 
+// look looks at the workers, then at what each group stores. A group that does not answer hides no other.
 func (g *gauge) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*gaugeEvery)
 	defer cancel()
-	var live uint64
-	before := g.tally.sum()
-	for _, group := range g.groups() {
-		fill, what, records, err := g.bus.Fill(ctx, group)
-		if err != nil {
-			return fmt.Errorf("look at the storage of group %s: %w", group, err)
-		}
-		live += records
-		g.mu.Lock()
-		delete(g.full, group)
-		if fill >= softLimit {
-			g.full[group] = fmt.Sprintf("%s is %.0f %% full", what, 100*fill)
-		}
-		g.mu.Unlock()
-	}
-	if g.alone {
-		g.observer.Drift(g.tally.drift(live, before))
-	}
 	workers, err := g.bus.Workers(ctx)
 	if err != nil {
 		return fmt.Errorf("look at the workers: %w", err)
 	}
-	g.saw(ctx, workers)
+	g.seenNow(workers)
+	var live atomic.Uint64
+	before := g.tally.sum()
+	groups := g.groups()
+	errs := make([]error, len(groups))
+	var wg sync.WaitGroup
+	for i, group := range groups {
+		wg.Go(func() {
+			fill, what, records, err := g.bus.Fill(ctx, group)
+			if err != nil {
+				errs[i] = fmt.Errorf("look at the storage of group %s: %w", group, err)
+				return
+			}
+			live.Add(records)
+			g.filled(group, fill, what)
+		})
+	}
+	wg.Wait()
+	err = errors.Join(errs...)
+	if g.alone && err == nil {
+		g.observer.Drift(g.tally.drift(live.Load(), before))
+	}
+	g.saw(ctx, workers) // last: it may have to wait for the store
+	return err
+}
+
+func (g *gauge) filled(group string, fill float64, what string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.full, group)
+	if fill >= softLimit {
+		g.full[group] = fmt.Sprintf("%s is %.0f %% full", what, 100*fill)
+	}
+}
+
+// seenNow notes which workers there are, and tells the calls that wait in a group without one.
+func (g *gauge) seenNow(workers []faena.Worker) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
@@ -110,7 +130,6 @@ func (g *gauge) look(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
 }
 
 // hasWorker reports whether the group had a worker lately, and one that was ready not long ago: an engine that restarts

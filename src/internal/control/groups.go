@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,11 +13,12 @@ import (
 	"faena.dev/faena/internal/faena"
 )
 
-// groupsEvery is how often the groups are read although nobody announced a change.
-const groupsEvery = 10 * time.Second
-
-// usesShown is how many users of a group an error names.
-const usesShown = 10
+const (
+	// usesShown is how many users of a group an error names.
+	usesShown = 10
+	// againAfter is how long what a group needs stays away when it has failed.
+	againAfter = time.Second
+)
 
 // groups are the groups of the installation as this instance knows them. The default group is always among them. Safe for
 // concurrent use.
@@ -98,10 +100,11 @@ func (c *Control) storedGroup(ctx context.Context, name string) (faena.Group, er
 }
 
 // followGroups reads the groups until ctx ends, when a change is announced and now and then, and runs what each group needs
-// of this instance: run, with a context that ends when the group is removed. It returns the first error of run.
+// of this instance: run, with a context that ends when the group is removed. Where it fails it is run again: the other groups
+// go on.
 func (c *Control) followGroups(ctx context.Context, run func(ctx context.Context, group string) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	running := make(map[string]context.CancelFunc)
@@ -129,15 +132,15 @@ func (c *Control) followGroups(ctx context.Context, run func(ctx context.Context
 			running[name] = stop
 			wg.Go(func() {
 				defer stop()
-				if err := run(own, name); err != nil && own.Err() == nil {
-					cancel(fmt.Errorf("group %s: %w", name, err))
+				for own.Err() == nil {
+					if err := run(own, name); err != nil && own.Err() == nil {
+						c.log.Warn("what a group needs of this instance has failed; it is tried again", "group", name, "error", err)
+					}
+					_ = sleep(own, againAfter) // it ends with own
 				}
 			})
 		}
-		if err := c.nextReading(ctx); err != nil {
-			if cause := context.Cause(ctx); cause != ctx.Err() {
-				return cause
-			}
+		if c.nextReading(ctx) != nil {
 			return nil
 		}
 	}
@@ -145,7 +148,7 @@ func (c *Control) followGroups(ctx context.Context, run func(ctx context.Context
 
 // nextReading waits until the groups are to be read again.
 func (c *Control) nextReading(ctx context.Context) error {
-	t := time.NewTimer(groupsEvery)
+	t := time.NewTimer(c.groupsEvery)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
@@ -165,7 +168,7 @@ func (c *Control) readGroups(ctx context.Context) (problem string) {
 	var usable []faena.Group
 	for _, g := range list {
 		if _, known := c.groups.get(g.Name); !known {
-			if err := c.o.Bus.DeclareGroup(ctx, g.Name); err != nil {
+			if err := c.learn(ctx, g.Name); err != nil {
 				problem = err.Error()
 				continue
 			}
@@ -174,6 +177,19 @@ func (c *Control) readGroups(ctx context.Context) (problem string) {
 	}
 	c.groups.set(usable)
 	return problem
+}
+
+// learn declares what belongs to a group that this instance did not know. Where the group was removed meanwhile, what was
+// declared has come after that, and would stay for ever.
+func (c *Control) learn(ctx context.Context, name string) error {
+	if err := c.o.Bus.DeclareGroup(ctx, name); err != nil {
+		return err
+	}
+	_, gone := c.storedGroup(ctx, name)
+	if faena.IsKind(gone, faena.KindNotFound) {
+		return errors.Join(gone, c.o.Bus.RemoveGroup(ctx, name))
+	}
+	return gone
 }
 
 // GroupNames are the names of the groups that this instance knows.
@@ -242,6 +258,8 @@ func (c *Control) PutGroup(ctx context.Context, g faena.Group) (created bool, er
 	if err := c.checkGroup(&g); err != nil {
 		return false, err
 	}
+	c.grouping.Lock()
+	defer c.grouping.Unlock()
 	list, err := c.stored(ctx)
 	if err != nil {
 		return false, err
@@ -296,6 +314,9 @@ func (c *Control) DeleteGroup(ctx context.Context, name string) error {
 	if name == faena.DefaultGroup {
 		return groupConflict("default_group", "The default group cannot be removed.")
 	}
+	if !faena.ValidName(name) { // it would not be a name of streams either
+		return faena.NotFound("group", name)
+	}
 	uses, err := c.o.Documents.GroupUses(ctx, name, usesShown+1)
 	if err != nil {
 		return err
@@ -338,11 +359,14 @@ func usersText(uses []faena.GroupUse) string {
 	return text
 }
 
-// usable checks that a function may name a group.
-func (c *Control) usable(ctx context.Context, name string) (faena.Group, error) {
-	g, known := c.groups.get(name)
-	if known && !g.Pending() {
-		return g, nil
+// usable checks that a function of a user may name a group: it is granted, and not pending.
+func (c *Control) usable(ctx context.Context, user, name string) (faena.Group, error) {
+	profile, err := c.users.get(ctx, "", user)
+	if err != nil {
+		return faena.Group{}, err
+	}
+	if _, granted := profile.Limit(name); !granted {
+		return faena.Group{}, faena.Invalid(faena.FieldError{Field: "group", Message: fmt.Sprintf("%q does not exist or is not granted to you", name)})
 	}
 	g, err := c.storedGroup(ctx, name)
 	switch {

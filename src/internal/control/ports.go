@@ -62,6 +62,11 @@ type Signals interface {
 	Connected() bool
 }
 
+// Clock is the servers': no host's own is trusted where something is removed, or ended, by its age.
+type Clock interface {
+	ServerNow() time.Time
+}
+
 // Observed are the small documents that the daemons publish about themselves.
 type Observed interface {
 	Workers(ctx context.Context) ([]faena.Worker, error)
@@ -99,6 +104,7 @@ type Bus interface {
 	Storage
 	Leases
 	Declarations
+	Clock
 }
 
 // QueueHealth is what the messaging system tells of itself, for a faena.Diagnosis.

@@ -9,23 +9,19 @@ import (
 	"faena.dev/faena/internal/faena"
 )
 
-const (
-	// pruneEvery is how often old history is looked for.
-	pruneEvery = time.Minute
-	// pruneBatch is how many records are removed at once.
-	pruneBatch = 500
-)
+// pruneBatch is how many records are removed at once.
+const pruneBatch = 500
 
 // prune removes history that is older than the retention, and the oldest while there is more than its bytes, until ctx ends.
 func (c *Control) prune(ctx context.Context) {
 	failing := false
 	for {
-		err := c.pruneNow(ctx, time.Now())
+		err := c.pruneNow(ctx, c.o.Bus.ServerNow())
 		if err != nil && !failing && ctx.Err() == nil {
 			c.log.Warn("old history could not be removed; it is tried again", "error", err)
 		}
 		failing = err != nil
-		if sleep(ctx, pruneEvery) != nil {
+		if sleep(ctx, c.pruneEvery) != nil {
 			return
 		}
 	}
@@ -33,7 +29,7 @@ func (c *Control) prune(ctx context.Context) {
 
 func (c *Control) pruneNow(ctx context.Context, now time.Time) error {
 	if c.o.Retention > 0 {
-		if err := c.pruneBefore(ctx, now.Add(-c.o.Retention)); err != nil {
+		if _, err := c.pruneBefore(ctx, now.Add(-c.o.Retention)); err != nil {
 			return err
 		}
 	}
@@ -49,20 +45,19 @@ func (c *Control) pruneNow(ctx context.Context, now time.Time) error {
 		if before.After(now) { // what is left is of this hour
 			return nil
 		}
-		if err := c.pruneBefore(ctx, before); err != nil {
+		if n, err := c.pruneBefore(ctx, before); err != nil || n == 0 { // none: another leader was here
 			return err
 		}
 	}
 }
 
 // pruneBefore removes what was admitted before an hour, and the objects that belong to it. What is cut off between the two is
-// removed by its age.
-func (c *Control) pruneBefore(ctx context.Context, before time.Time) error {
-	total := 0
+// removed by its age. It returns how many records were removed.
+func (c *Control) pruneBefore(ctx context.Context, before time.Time) (total int, err error) {
 	for more := true; more; {
 		removed, err := c.o.Documents.Prune(ctx, before, pruneBatch)
 		if err != nil {
-			return err
+			return total, err
 		}
 		for i := range removed {
 			c.dropResults(ctx, &removed[i])
@@ -74,7 +69,7 @@ func (c *Control) pruneBefore(ctx context.Context, before time.Time) error {
 	if total > 0 {
 		c.log.Info("old history was removed", "records", total, "admitted_before", before.UTC().Truncate(time.Hour))
 	}
-	return nil
+	return total, nil
 }
 
 func (c *Control) dropResults(ctx context.Context, r *faena.Record) {

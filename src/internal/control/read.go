@@ -14,18 +14,17 @@ func asError(err error) (*faena.Error, bool) { return errors.AsType[*faena.Error
 
 // find looks for an activation in the buckets, then in the store, then once more in the buckets: a record that is
 // recorded between the first two looks is in neither's answer otherwise. An end that is in the store counts, whatever a
-// bucket says (see reconcile). rev is 0 for one from the store.
+// bucket says (see reconcile), or does not say. rev is 0 for one from the store.
 func (c *Control) find(ctx context.Context, user, id string) (r *faena.Record, rev uint64, err error) {
 	r, rev, err = c.findLive(ctx, user, id)
-	if err != nil && !faena.IsKind(err, faena.KindNotFound) {
-		return nil, 0, err
-	}
 	stored, storeErr := c.o.Documents.Activation(ctx, user, id)
 	switch {
 	case storeErr == nil:
 		return &stored, 0, nil
 	case err == nil: // live, or not recorded yet, as far as anybody knows while the store is away
 		return r, rev, nil
+	case !faena.IsKind(err, faena.KindNotFound):
+		return nil, 0, err
 	case !faena.IsKind(storeErr, faena.KindNotFound):
 		return nil, 0, storeErr
 	}
@@ -39,11 +38,21 @@ func (c *Control) findLive(ctx context.Context, user, id string) (*faena.Record,
 	slices.SortStableFunc(groups, func(a, b string) int {
 		return cmp.Compare(profile.Groups[b], profile.Groups[a])
 	})
+	var silent error // of a bucket that does not answer; where two do not the others are not asked
 	for _, group := range groups {
 		r, rev, err := c.o.Bus.Record(ctx, group, user, id)
-		if !faena.IsKind(err, faena.KindNotFound) {
-			return r, rev, queueError(err)
+		switch {
+		case err == nil:
+			return r, rev, nil
+		case faena.IsKind(err, faena.KindNotFound):
+		case silent != nil || ctx.Err() != nil:
+			return nil, 0, queueError(err)
+		default:
+			silent = queueError(err)
 		}
+	}
+	if silent != nil {
+		return nil, 0, silent
 	}
 	return nil, 0, faena.NotFound("activation", id)
 }

@@ -16,9 +16,8 @@ const (
 	activeCounter    = "activations.active"
 	completedCounter = "activations.completed"
 	failedCounter    = "activations.failed"
-	// projectEvery is how often the counters of users whose records changed are projected; projectAll of all.
+	// projectEvery is how often the counters of users whose records changed are projected.
 	projectEvery = 500 * time.Millisecond
-	projectAll   = 60 * time.Second
 	// usersPage is how many users are read at once.
 	usersPage = 1000
 )
@@ -87,7 +86,7 @@ func (c *Control) tellLeader(ctx context.Context) error {
 		}
 		for user := range c.tally.take() {
 			if err := c.o.Bus.PublishChanged(changedActivity, user, c.o.Instance); err != nil {
-				break
+				c.tally.touch(user) // told when the connection is back
 			}
 		}
 	}
@@ -98,18 +97,22 @@ func (c *Control) tellLeader(ctx context.Context) error {
 // and the usage documents, never counted up, so they cannot drift.
 func (c *Control) project(ctx context.Context) {
 	p := projection{c: c, written: make(map[counter]int64), dirty: make(map[string]struct{})}
-	var last time.Time // when all users were projected
+	var last, doubted time.Time // when all users were projected, and written anew whatever was written before
 	failing := false
 	pause := projectEvery
 	for sleep(ctx, pause) == nil {
 		for user := range c.tally.take() {
 			p.dirty[user] = struct{}{}
 		}
-		all := time.Since(last) >= projectAll
+		all := time.Since(last) >= c.projectAll
 		if !all && len(p.dirty) == 0 {
 			continue
 		}
 		began := time.Now()
+		if all && time.Since(doubted) >= c.projectAll {
+			p.doubt()
+			doubted = began
+		}
 		err := p.write(ctx, all)
 		pause = max(projectEvery, 4*time.Since(began))  // a long queue takes a while to list
 		if err != nil && !failing && ctx.Err() == nil { // once: it is tried twice a second
@@ -196,6 +199,14 @@ func (p *projection) everybody(ctx context.Context) error {
 		more = len(users) == usersPage
 	}
 	return nil
+}
+
+// doubt makes what was written be written again: another instance that led before may have woken up and finished what it was
+// writing.
+func (p *projection) doubt() {
+	for k := range p.written {
+		p.written[k] = -1
+	}
 }
 
 // put writes a counter that has changed since it was written last.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,11 +13,6 @@ import (
 )
 
 const (
-	// sweepEvery is how often the buckets are listed; more seldom where that takes long.
-	sweepEvery = 5 * time.Second
-	// orphanAge is how old a record must be before it is asked whether its message is there: admission takes four seconds at
-	// most, and clocks differ.
-	orphanAge = time.Minute
 	// lookAtMost is the longest pause between two looks at one activation.
 	lookAtMost = time.Hour
 	// expireSlack is how much later than its worker, and than the API that waits, the sweeper ends what has expired.
@@ -24,12 +20,12 @@ const (
 )
 
 // sweep settles what nobody else will, until ctx ends (design section 3, step 8): a queued activation past its latest start,
-// and one whose message is gone. An activation is looked at when it is one, two, four minutes old and so on, and when it
-// expires, so that a long queue costs little.
+// and one whose message is gone. An activation is looked at when it is half a minute, one, two, four minutes old and so on, and
+// when it expires, so that a long queue costs little.
 func (c *Control) sweep(ctx context.Context) {
-	s := sweeper{c: c, next: make(map[uuid.UUID]int64), now: time.Now}
+	s := sweeper{c: c, next: make(map[uuid.UUID]int64)}
 	failing := false
-	pause := sweepEvery
+	pause := c.sweepEvery
 	for sleep(ctx, pause) == nil {
 		began := time.Now()
 		err := s.round(ctx)
@@ -37,54 +33,65 @@ func (c *Control) sweep(ctx context.Context) {
 			c.log.Warn("what nobody would settle could not be swept; it is tried again", "error", err)
 		}
 		failing = err != nil
-		pause = max(sweepEvery, 20*time.Since(began))
+		pause = max(c.sweepEvery, 20*time.Since(began))
 	}
 }
 
 // sweeper remembers when each live activation is to be looked at next. Owned by one goroutine.
 type sweeper struct {
 	c    *Control
-	next map[uuid.UUID]int64 // in milliseconds, as in the ids
-	now  func() time.Time
+	next map[uuid.UUID]int64 // in milliseconds of the servers' clock, as in the ids
 }
 
-// round looks at everything that is due.
+// round looks at everything that is due. What fails in one group, or of one user, hides no other.
 func (s *sweeper) round(ctx context.Context) error {
 	still := make(map[uuid.UUID]int64, len(s.next))
 	var failed error
 	for _, group := range s.c.groups.names() {
 		live, err := s.c.o.Bus.LiveIDs(ctx, group)
+		if err == nil {
+			err = errors.Join(s.records(ctx, group, live, still), s.messages(ctx, group, live))
+		} else {
+			maps.Copy(still, s.next) // its activations are not new the next time
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
-			return err
-		}
-		for user, ids := range live {
-			for _, id := range ids {
-				key, err := uuid.Parse(id)
-				if err != nil {
-					continue // not ours
-				}
-				due, known := s.next[key]
-				if !known {
-					due = admitted(key).Add(orphanAge).UnixMilli()
-				}
-				if now := s.now(); now.UnixMilli() >= due {
-					wait, err := s.look(ctx, group, user, id)
-					if err != nil && ctx.Err() != nil {
-						return err
-					}
-					if err != nil {
-						failed, wait = err, sweepEvery
-					}
-					due = now.Add(wait).UnixMilli()
-				}
-				still[key] = due
-			}
-		}
-		if err := s.messages(ctx, group, live); err != nil {
-			failed = err
+			failed = fmt.Errorf("group %s: %w", group, err)
 		}
 	}
 	s.next = still
+	return failed
+}
+
+// records looks at the activations of a group that are due, and notes in still when each is next.
+func (s *sweeper) records(ctx context.Context, group string, live map[string][]string, still map[uuid.UUID]int64) (failed error) {
+	first := s.c.orphanAge / 2
+	for user, ids := range live {
+		for _, id := range ids {
+			key, err := uuid.Parse(id)
+			if err != nil {
+				continue // not ours
+			}
+			now := s.c.o.Bus.ServerNow()
+			due, known := s.next[key]
+			if !known { // the clock of who made the id may be ahead
+				due = min(admitted(key).Add(first).UnixMilli(), now.Add(first).UnixMilli())
+			}
+			if now.UnixMilli() >= due {
+				again, err := s.look(ctx, group, user, id)
+				if err != nil && ctx.Err() != nil {
+					return err
+				}
+				if err != nil {
+					failed, again = err, s.c.sweepEvery
+				}
+				due = now.Add(again).UnixMilli()
+			}
+			still[key] = due
+		}
+	}
 	return failed
 }
 
@@ -94,34 +101,47 @@ func admitted(id uuid.UUID) time.Time {
 	return time.Unix(sec, nsec)
 }
 
-// look settles an activation that has expired or has no message, and otherwise returns when to look again.
-func (s *sweeper) look(ctx context.Context, group, user, id string) (time.Duration, error) {
+// look settles an activation that has expired or has no message, and otherwise returns when to look again. Ages are by the
+// server's clock.
+func (s *sweeper) look(ctx context.Context, group, user, id string) (again time.Duration, err error) {
 	r, rev, age, err := s.c.o.Bus.RecordAge(ctx, group, user, id)
-	if faena.IsKind(err, faena.KindNotFound) {
-		return lookAtMost, nil
+	if faena.IsKind(err, faena.KindNotFound) || errors.Is(err, faena.ErrSchema) {
+		return lookAtMost, nil // it was purged meanwhile, or is for an API that reads it
 	}
 	if err != nil {
 		return 0, err
 	}
-	again := min(max(age, orphanAge), lookAtMost)
+	young := age < s.c.orphanAge // or it was claimed, or moved, meanwhile
+	if again = min(age, lookAtMost); young {
+		again = s.c.orphanAge - age
+	}
 	if r.State.Terminal() {
 		return again, nil // the recorder's
 	}
-	if left := r.StartWithin() + expireSlack - age; r.State == faena.StateQueued && left <= 0 {
-		_, err := s.c.endQueued(ctx, r, faena.ReasonExpired, fmt.Sprintf("No worker could start it within %s.", r.StartWithin()))
-		s.c.o.Observer.Swept(faena.ReasonExpired)
-		return again, err
-	} else if r.State == faena.StateQueued {
+	if r.State == faena.StateQueued {
+		left := r.StartWithin() + expireSlack - age
+		if left <= 0 {
+			return again, s.expire(ctx, r)
+		}
 		again = min(again, left)
 	}
-	if age < orphanAge {
-		return orphanAge - age, nil // it was claimed, or moved, meanwhile
+	if young {
+		return again, nil
 	}
 	there, err := s.c.inSlot(ctx, r)
 	if err != nil || there {
 		return again, err
 	}
 	return again, s.lose(ctx, r, rev)
+}
+
+// expire settles an activation that no worker took in time.
+func (s *sweeper) expire(ctx context.Context, r *faena.Record) error {
+	ended, err := s.c.endQueued(ctx, r, faena.ReasonExpired, fmt.Sprintf("No worker could start it within %s.", r.StartWithin()))
+	if ended != nil {
+		s.c.o.Observer.Swept(faena.ReasonExpired)
+	}
+	return err
 }
 
 // inSlot reports whether the activation's message stands in its slot.
@@ -160,6 +180,7 @@ func (s *sweeper) messages(ctx context.Context, group string, live map[string][]
 	if err != nil {
 		return err
 	}
+	var failed error
 	for user, n := range active {
 		if n <= len(live[user]) {
 			continue
@@ -170,11 +191,11 @@ func (s *sweeper) messages(ctx context.Context, group string, live map[string][]
 		}
 		for slot := range busy {
 			if err := s.message(ctx, group, user, slot); err != nil {
-				return err
+				failed = err
 			}
 		}
 	}
-	return nil
+	return failed
 }
 
 // message deletes the message in a slot whose record is absent or ended.
@@ -187,8 +208,14 @@ func (s *sweeper) message(ctx context.Context, group, user string, slot int) err
 		return err
 	}
 	r, _, err := s.c.o.Bus.Record(ctx, group, user, id)
-	if err == nil && !r.State.Terminal() || err != nil && !faena.IsKind(err, faena.KindNotFound) {
+	switch {
+	case faena.IsKind(err, faena.KindNotFound):
+	case errors.Is(err, faena.ErrSchema):
+		return nil // for an API that reads it
+	case err != nil:
 		return err
+	case !r.State.Terminal():
+		return nil
 	}
 	if err := s.c.o.Bus.DeleteMessage(ctx, group, seq); err != nil {
 		return err

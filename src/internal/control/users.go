@@ -181,11 +181,10 @@ func (c *Control) Usage(ctx context.Context, name string) (faena.UserUsage, erro
 		return faena.UserUsage{}, err
 	}
 	out := faena.UserUsage{Completed: sum.Completed, Failed: sum.Failed}
-	for group, limit := range u.Groups {
+	for _, limit := range u.Groups {
 		out.Limit += int64(limit)
-		if _, known := c.groups.get(group); !known {
-			continue // it was made a moment ago
-		}
+	}
+	for _, group := range c.groups.names() { // also those that are not granted any more
 		busy, err := c.o.Bus.BusySlots(ctx, group, name)
 		if err != nil {
 			return faena.UserUsage{}, queueError(err)
