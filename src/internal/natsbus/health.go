@@ -1,6 +1,7 @@
 package natsbus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,8 @@ import (
 const (
 	// probeFor is how long a server may take to accept a connection that only looks at it.
 	probeFor = 2 * time.Second
+	// absenceEvery is how often the servers are looked at while there is no connection.
+	absenceEvery = 2 * time.Second
 	// maxServers bounds how many addresses are looked at.
 	maxServers = 64
 )
@@ -43,7 +46,7 @@ type probed struct {
 	jetstream bool
 }
 
-// probe looks at all servers at once. It takes no longer than two or three times probeFor.
+// probe looks at all servers at once.
 func (b *Bus) probe(ctx context.Context) []probed {
 	if b.o.Server != nil {
 		return []probed{{QueueServer: faena.QueueServer{Address: "in this process", Name: b.nc.ConnectedServerName(),
@@ -91,8 +94,10 @@ func (b *Bus) probeOne(ctx context.Context, address string, discovered bool) pro
 		p.Problem = oneLine(err)
 		return p
 	}
-	opts = append(opts, nats.NoReconnect(), nats.Timeout(probeFor), nats.IgnoreDiscoveredServers(), nats.DisconnectErrHandler(nil),
-		nats.ReconnectHandler(nil), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	ctx, cancel := context.WithTimeout(ctx, probeFor)
+	defer cancel()
+	opts = append(opts, nats.NoReconnect(), nats.SkipHostLookup(), nats.SetCustomDialer(dialUntil(ctx)), nats.IgnoreDiscoveredServers(),
+		nats.DisconnectErrHandler(nil), nats.ReconnectHandler(nil), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if name := b.nameOf(address); discovered && b.o.TLS != nil && name != "" {
 		config := b.o.TLS.Clone()
 		config.ServerName = name
@@ -100,6 +105,7 @@ func (b *Bus) probeOne(ctx context.Context, address string, discovered bool) pro
 	}
 	nc, err := nats.Connect(address, opts...)
 	if err != nil {
+		err = cmp.Or(ctx.Err(), err)
 		p.Problem = "it " + because(fmt.Errorf("connect to NATS: %w", err))
 		return p
 	}
@@ -113,6 +119,23 @@ func (b *Bus) probeOne(ctx context.Context, address string, discovered bool) pro
 		p.Problem = "it runs without JetStream: give its configuration jetstream { store_dir, max_file_store }"
 	}
 	return p
+}
+
+// dialer dials for the client library.
+type dialer func(network, address string) (net.Conn, error)
+
+// Dial implements nats.CustomDialer.
+func (d dialer) Dial(network, address string) (net.Conn, error) { return d(network, address) }
+
+// dialUntil makes connections that end with ctx, whatever the library is waiting for on them.
+func dialUntil(ctx context.Context) dialer {
+	return func(network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			context.AfterFunc(ctx, func() { _ = conn.Close() }) // the library has the error of what it reads
+		}
+		return conn, err
+	}
 }
 
 // nameOf is the name that the certificate of a server is to have which others told of by its IP address: that of a server
@@ -131,6 +154,35 @@ func (b *Bus) nameOf(address string) string {
 }
 
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+// tellOfAbsence says, while there is no connection, why the servers take none, and says so again when that changes. The
+// client library only goes on trying.
+func (b *Bus) tellOfAbsence(ctx context.Context) {
+	t := time.NewTicker(absenceEvery)
+	defer t.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if b.nc.IsConnected() {
+			said = ""
+			continue
+		}
+		var words []string
+		for _, s := range b.probe(ctx) {
+			if s.Problem != "" {
+				words = append(words, s.Address+": "+s.Problem)
+			}
+		}
+		if now := strings.Join(words, "; "); now != "" && now != said && ctx.Err() == nil {
+			said = now
+			b.log.Warn("there is no connection to NATS", "servers", now)
+		}
+	}
+}
 
 // warnOfTwo says once, with R1, that a cluster of two servers is worse than one: it needs both.
 func (b *Bus) warnOfTwo(ctx context.Context) {

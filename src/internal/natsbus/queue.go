@@ -117,7 +117,8 @@ func (b *Bus) Fill(ctx context.Context, group string) (fraction float64, what st
 		{"the queue of group " + group, queue.Bytes, b.o.queueBytes()},
 		{"the bucket of live records of group " + group, live.Bytes, b.o.recordBytes()},
 		{"the object store of group " + group, objects.Bytes, b.o.objectBytes()},
-		{"the servers' store", account.Storage, b.o.MaxStore},
+		// All replicas are counted. One server holds one of each at most: this is what it may have come to.
+		{"the servers' store", account.Storage / uint64(b.o.Replicas), b.o.MaxStore},
 	} {
 		if f := float64(store.used) / float64(store.of); what == "" || f > fraction {
 			fraction, what = f, store.name
