@@ -35,6 +35,8 @@ type Metrics struct {
 	swept    *children[string, prometheus.Counter]
 	pruned   prometheus.Counter
 
+	unreadable *children[string, prometheus.Counter]
+
 	settled   *children[ending, prometheus.Counter]
 	stages    stages
 	abandoned *children[string, prometheus.Counter]
@@ -68,6 +70,8 @@ func New(b Build) *Metrics {
 	gauge(r, "faena_build_info", "What this process was built from; always 1.", "version", "revision", "go_version").
 		WithLabelValues(b.Version, b.Revision, b.GoVersion).Set(1)
 	m := &Metrics{registry: r}
+	m.unreadable = words(counter(r, "faena_unreadable_total",
+		"Messages and records of another version that were met and put back, each time.", "where"))
 	m.ofControl()
 	m.ofWorker()
 	m.ofHTTP()
@@ -146,6 +150,9 @@ func (m *Metrics) Settled(r *faena.Record) {
 
 // Abandoned counts an activation that this worker gave up without settling it.
 func (m *Metrics) Abandoned(why string) { m.abandoned.get(why).Inc() }
+
+// Unreadable counts a message or record of another version that was met and put back.
+func (m *Metrics) Unreadable(where string) { m.unreadable.get(where).Inc() }
 
 // Pulled counts an image pull.
 func (m *Metrics) Pulled(took time.Duration, err error) { m.pulls.observe(took, err) }

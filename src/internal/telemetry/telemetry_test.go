@@ -91,6 +91,7 @@ func TestMetrics_Observers(t *testing.T) {
 	m.Recorded(cold)
 	m.Recorded(&faena.Record{State: faena.StateCancelled, Reason: faena.ReasonCancelled})
 	m.Abandoned("fenced")
+	m.Unreadable("queue")
 	m.Pulled(3*time.Second, nil)
 	m.Pulled(time.Second, errors.New("denied"))
 	m.Launched(150*time.Millisecond, nil)
@@ -119,6 +120,7 @@ func TestMetrics_Observers(t *testing.T) {
 		`faena_activation_stage_seconds_bucket{stage="run",le="0.0025"}`:                                 "1",
 		`faena_activation_stage_seconds_bucket{stage="total",le="600"}`:                                  "2",
 		`faena_worker_abandoned_total{reason="fenced"}`:                                                  "1",
+		`faena_unreadable_total{where="queue"}`:                                                          "1",
 		`faena_image_pull_seconds_count{outcome="ok"}`:                                                   "1",
 		`faena_image_pull_seconds_count{outcome="failed"}`:                                               "1",
 		`faena_container_launch_seconds_count{outcome="ok"}`:                                             "1",

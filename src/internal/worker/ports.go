@@ -171,6 +171,8 @@ type Observer interface {
 	Settled(r *faena.Record)
 	// Abandoned: this worker gave up an activation without settling it; why is fenced or superseded.
 	Abandoned(why string)
+	// Unreadable: a message ("queue") or record ("records") of another version was met and handed back.
+	Unreadable(where string)
 	// Pulled: an image pull ended.
 	Pulled(took time.Duration, err error)
 	// Launched: a container was made and started, or not.
@@ -183,6 +185,7 @@ type noObserver struct{}
 
 func (noObserver) Settled(*faena.Record)         {}
 func (noObserver) Abandoned(string)              {}
+func (noObserver) Unreadable(string)             {}
 func (noObserver) Pulled(time.Duration, error)   {}
 func (noObserver) Launched(time.Duration, error) {}
 func (noObserver) Removed(string)                {}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"faena.dev/faena/internal/faena"
@@ -17,8 +18,6 @@ const (
 	handBack = time.Second
 	// startAgain is how long one stays away whose container the engine could not start for what may be its own reasons.
 	startAgain = 5 * time.Second
-	// otherSchema is how long one stays away that another version of the worker must read.
-	otherSchema = 30 * time.Second
 	// copyPause is how long a copy of what this worker holds stays away.
 	copyPause = 5 * time.Second
 )
@@ -222,8 +221,11 @@ func (w *Worker) cutShort(a *activation, out *outcome, ctx context.Context, err 
 // refuse answers a delivery that is no activation.
 func (w *Worker) refuse(ctx context.Context, d Delivery) {
 	if errors.Is(d.Err, faena.ErrSchema) {
-		w.log.Warn("a message of another version was handed back", "sequence", d.Sequence, "error", d.Err)
-		w.nak(ctx, w.log, d, otherSchema)
+		log := w.log.With("sequence", d.Sequence)
+		if e, ok := errors.AsType[*faena.Error](d.Err); ok {
+			log = log.With("activation_id", e.Activation)
+		}
+		w.putBack(ctx, log, d, "queue", d.Err)
 		return
 	}
 	w.log.Error("a message that cannot be read was dropped", "sequence", d.Sequence, "error", d.Err)
@@ -286,11 +288,43 @@ func (w *Worker) setAside(a *activation, err error) {
 	case errors.Is(err, errDrained), errors.Is(err, errAborted), errors.Is(context.Cause(a.ctx), errAborted):
 		w.nak(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, 0)
 	case errors.Is(err, faena.ErrSchema):
-		w.nak(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, otherSchema)
+		w.putBack(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, "records", err)
 	default:
 		w.logOf(a).Warn("an activation was handed back", "error", err)
 		w.nak(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, handBack)
 	}
+}
+
+// putBack hands back what a worker of another version must read: it keeps its slot, and is neither run nor lost. where says
+// what could not be read, the message ("queue") or its record ("records").
+func (w *Worker) putBack(ctx context.Context, log *slog.Logger, d Delivery, where string, err error) {
+	w.o.Observer.Unreadable(where)
+	if w.unread.first(d.Sequence) {
+		log.Warn("an activation of another version is handed back until a worker reads it", "unreadable", where, "error", err)
+	}
+	w.nak(ctx, log, d, w.every.unread)
+}
+
+// maxUnread bounds what is remembered of what was said.
+const maxUnread = 1000
+
+// unread remembers the messages that a worker could not read: it says so once of each. It is safe for concurrent use.
+type unread struct {
+	mu   sync.Mutex
+	said map[uint64]struct{} // by their sequence in the stream
+}
+
+func (u *unread) first(sequence uint64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if _, known := u.said[sequence]; known {
+		return false
+	}
+	if u.said == nil || len(u.said) >= maxUnread {
+		u.said = make(map[uint64]struct{})
+	}
+	u.said[sequence] = struct{}{}
+	return true
 }
 
 func (w *Worker) nak(ctx context.Context, log *slog.Logger, d Delivery, delay time.Duration) {

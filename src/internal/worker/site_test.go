@@ -131,10 +131,12 @@ func (l *log) Write(p []byte) (int, error) {
 	return l.to.Write(p)
 }
 
-func (l *log) has(words string) bool {
+func (l *log) has(words string) bool { return l.count(words) > 0 }
+
+func (l *log) count(words string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return strings.Contains(l.b.String(), words)
+	return strings.Count(l.b.String(), words)
 }
 
 // run makes a worker and runs it until the test ends.

@@ -2,14 +2,23 @@ package worker_test
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
 	"faena.dev/faena/internal/natsbus"
+	"faena.dev/faena/internal/telemetry"
+	"faena.dev/faena/internal/wiring"
 	"faena.dev/faena/internal/worker"
 )
 
@@ -117,26 +126,82 @@ func TestWorker_Claim(t *testing.T) {
 	h.idle()
 }
 
-// TestWorker_OtherVersion: a message of another version is for another worker; it is neither dropped nor run.
+// TestWorker_OtherVersion: what another version has written is for a worker of that version: it is neither run nor dropped,
+// and it keeps its slot.
 func TestWorker_OtherVersion(t *testing.T) {
 	t.Parallel()
+	const other = faena.SchemaVersion + 98
 	s := start(t, 0)
-	h := s.run("version")
+	met := telemetry.New(telemetry.Build{})
+	h := s.hand("version", func(o *wiring.WorkerOptions) { o.Pool.Places, o.Metrics = 1, met })
+	h.Quicken(worker.Every{Unread: 100 * time.Millisecond})
 	rev := s.function("f", nil)
-	id := s.send(rev, "arg")
-	s.ended(id)
-	s.quiet()
-	r := s.record(id)
-	r.ID, r.State, r.Attempt = "01956a3e-0f5b-7cc1-8a2b-0123456789ab", faena.StateQueued, 0
-	_, err := s.bus.CreateRecord(t.Context(), r)
-	s.check(err)
-	_, _, err = s.bus.Publish(t.Context(), "ana", group, r.Slot, 1, &faena.Message{Schema: faena.SchemaVersion + 1, ID: r.ID, Revision: rev})
-	s.check(err)
-	faenatest.Eventually(t, patience, "it is handed back", func() bool { return h.log.has("a message of another version was handed back") })
-	s.says("arg", rev, "arg")
-	if n, err := s.bus.QueueDepth(t.Context(), group); err != nil || n != 1 || s.record(r.ID).State != faena.StateQueued {
-		t.Errorf("%d messages wait, %v; the record is %+v", n, err, s.record(r.ID))
+	record := func() *faena.Record {
+		return &faena.Record{Schema: faena.SchemaVersion, ID: uuid.Must(uuid.NewV7()).String(), User: "ana", Group: group, Function: "f", Revision: 1,
+			Slot: int(s.slots.Add(1)), StartWithinMS: 60_000, State: faena.StateQueued, AdmittedAt: time.Now().UTC()}
 	}
+	publish := func(r *faena.Record, schema, n int) (seq uint64) {
+		seq, _, err := s.bus.Publish(t.Context(), "ana", group, r.Slot, n, &faena.Message{Schema: schema, ID: r.ID, Revision: rev,
+			Parameter: faena.Blob{Size: 3, Inline: []byte("arg")}})
+		s.check(err)
+		return seq
+	}
+	// handedBack waits until the worker has met it a few times, and has run another meanwhile.
+	handedBack := func(t *testing.T, where, id string) {
+		faenatest.Eventually(t, patience, "it is met again and again", func() bool { return unreadable(met, where) >= 3 })
+		s.says("arg", rev, "arg")
+		if n, err := s.bus.QueueDepth(t.Context(), group); err != nil || n != 1 {
+			t.Errorf("%d messages wait, %v, want the one that cannot be read", n, err)
+		}
+		if n := h.log.count("activation_id=" + id); n != 1 {
+			t.Errorf("the log has %d lines of it, want 1", n)
+		}
+	}
+
+	message := record()
+	_, err := s.bus.CreateRecord(t.Context(), message)
+	s.check(err)
+	seq := publish(message, other, 1)
+	h.start()
+	t.Run("a message", func(t *testing.T) {
+		handedBack(t, "queue", message.ID)
+		if r := s.record(message.ID); r.State != faena.StateQueued {
+			t.Errorf("its record is %s", r.State)
+		}
+		s.check(s.bus.DeleteMessage(t.Context(), group, seq))
+		publish(message, faena.SchemaVersion, 2) // as the version that reads it would
+		if r := s.ended(message.ID); r.State != faena.StateSucceeded || r.Attempt != 1 {
+			t.Errorf("when it can be read: %+v", r)
+		}
+		s.quiet()
+	})
+	t.Run("a record", func(t *testing.T) {
+		r := record()
+		r.Schema = other
+		at, err := s.bus.CreateRecord(t.Context(), r)
+		s.check(err)
+		publish(r, faena.SchemaVersion, 1)
+		handedBack(t, "records", r.ID)
+		if _, _, err := s.bus.Record(t.Context(), group, "ana", r.ID); !errors.Is(err, faena.ErrSchema) {
+			t.Errorf("reading it gives %v", err)
+		}
+		r.Schema = faena.SchemaVersion
+		_, err = s.bus.UpdateRecord(t.Context(), r, at)
+		s.check(err)
+		if r := s.ended(r.ID); r.State != faena.StateSucceeded || r.Attempt != 1 {
+			t.Errorf("when it can be read: %+v", r)
+		}
+	})
+}
+
+// unreadable is how often a worker has met what another version has written.
+func unreadable(m *telemetry.Metrics, where string) int {
+	answer := httptest.NewRecorder()
+	m.Operations(nil, slog.New(slog.DiscardHandler)).Handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	_, after, _ := strings.Cut(answer.Body.String(), `faena_unreadable_total{where="`+where+`"} `)
+	count, _, _ := strings.Cut(after, "\n")
+	n, _ := strconv.Atoi(count)
+	return n
 }
 
 // TestWorker_Order: an activation's end is told when its record is terminal and its slot is free, and not before.

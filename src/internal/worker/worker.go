@@ -77,13 +77,14 @@ type periods struct {
 	heartbeat, ping, sweep, images time.Duration
 	pool                           time.Duration
 	launch                         time.Duration // that making a container may take
+	unread                         time.Duration // that what another version has written stays away
 }
 
 func defaultPeriods() periods {
 	return periods{
 		progressTick: time.Second, progress: faena.ProgressEvery, fence: faena.FenceAfter,
 		heartbeat: faena.HeartbeatTTL / 3, ping: 2 * time.Second, sweep: time.Minute, images: time.Minute,
-		pool: time.Second, launch: launchTimeout,
+		pool: time.Second, launch: launchTimeout, unread: 10 * time.Second,
 	}
 }
 
@@ -95,6 +96,7 @@ type Worker struct {
 	every periods
 
 	held     holds
+	unread   unread
 	pool     *pool
 	images   *imageStore
 	progress *progress
