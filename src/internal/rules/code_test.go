@@ -27,10 +27,11 @@ var mayStartFromNothing = map[string]string{
 
 // mayReadEnvironment are the packages outside config that look at the environment, each with its reason.
 var mayReadEnvironment = map[string]string{
-	"internal/config/*":    "it is the settings",
-	"cmd/*":                "a program hands its environment to config, and the command line has variables of its own",
-	"internal/tools/*":     "tools of the build run in the environment of make",
-	"internal/faenatest/*": "tests use the Docker Engine that DOCKER_HOST names",
+	"internal/config/*":     "it is the settings",
+	"cmd/*":                 "a program hands its environment to config, and the command line has variables of its own",
+	"internal/tools/*":      "tools of the build run in the environment of make",
+	"internal/faenatest/*":  "tests use the Docker Engine that DOCKER_HOST names",
+	"internal/ferrettest/*": "tests use the MongoDB that FAENA_TEST_MONGODB_URI names",
 }
 
 // rule is something that no file may do.

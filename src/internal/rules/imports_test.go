@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"internal/worker":       {"internal/faena", "internal/sandbox"},
 	"internal/httpapi":      {"internal/faena", "internal/telemetry", "internal/buildinfo", "api"},
 	"internal/boltstore":    {"internal/faena"},
+	"internal/mongostore":   {"internal/faena"},
 	"internal/natsbus":      {"internal/faena"},
 	"internal/dockerengine": {"internal/faena"},
 	"internal/registry":     {"internal/faena"},
@@ -36,17 +37,20 @@ var mayImport = map[string][]string{
 	"internal/client":       {"internal/faena"},
 	"internal/faenatest":    {"internal/faena"},
 	"internal/natstest":     {"internal/faenatest"},
+	"internal/ferrettest":   {"internal/faenatest"},
+	"internal/ferrettest/*": {},
 	"internal/tools/*":      anything,
 	"cmd/*":                 anything,
 }
 
 // onlyTests are the packages that no program is made of.
-var onlyTests = []string{"internal/faenatest", "internal/natstest", "internal/rules"}
+var onlyTests = []string{"internal/faenatest", "internal/natstest", "internal/ferrettest", "internal/rules"}
 
 // mayUse says which packages may import a module of somebody else, so that what depends on it stays in one place;
 // docs/dependencies.md says why it is there.
 var mayUse = map[string][]string{
 	"filippo.io/age":                         {"internal/seal"},
+	"github.com/FerretDB/FerretDB":           {"internal/ferrettest/*"},
 	"github.com/containerd/errdefs":          {"internal/dockerengine"},
 	"github.com/coreos/go-systemd/v22":       {"internal/systemd"},
 	"github.com/docker/docker":               {"internal/dockerengine"},
@@ -61,6 +65,7 @@ var mayUse = map[string][]string{
 	"github.com/prometheus/client_golang":    {"internal/telemetry"},
 	"github.com/spf13/cobra":                 {"cmd/faena"},
 	"go.etcd.io/bbolt":                       {"internal/boltstore"},
+	"go.mongodb.org/mongo-driver/v2":         {"internal/mongostore", "internal/ferrettest"},
 	"golang.org/x/crypto":                    {"internal/auth"},
 	"golang.org/x/sync":                      anything,
 	"golang.org/x/sys":                       anything,
