@@ -81,6 +81,24 @@ func (o *observer) lastDrift() (int64, bool) {
 	return o.drift, o.known
 }
 
+func (o *observer) isLeading() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.leads
+}
+
+func (o *observer) sweptAs(reason faena.Reason) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.swept[reason]
+}
+
+func (o *observer) prunedSoFar() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.pruned
+}
+
 // passwords hashes in a way that can be read, and remembers whom it was told to forget.
 type passwords struct {
 	mu     sync.Mutex
@@ -100,10 +118,16 @@ func (p *passwords) Forget(user string) {
 	p.mu.Unlock()
 }
 
+// noRecipient looks like a key, and is none.
+const noRecipient = "age1none"
+
 // sealer seals with a name on it.
 type sealer struct{}
 
 func (sealer) Seal(group string, plaintext []byte) ([]byte, error) {
+	if group == noRecipient {
+		return nil, errors.New("no key")
+	}
 	return append([]byte("for "+group+": "), bytes.ToUpper(plaintext)...), nil
 }
 
@@ -152,6 +176,7 @@ type fakeWorker struct {
 	t    testing.TB
 	bus  *natsbus.Bus
 	id   string
+	of   string // its group
 	run  atomic.Pointer[run]
 	jobs sync.Map // id → context.CancelFunc
 	logs sync.Map // id → *bytes.Buffer, guarded by mu
@@ -162,10 +187,16 @@ type fakeWorker struct {
 	stop func()
 }
 
-// worker starts a fake worker with a number of places, until the test ends or stop is called.
+// worker starts a fake worker of the default group with a number of places, until the test ends or stop is called.
 func (r *rig) worker(places int, fn run) *fakeWorker {
 	r.t.Helper()
-	w := &fakeWorker{t: r.t, bus: r.nats.connect(r.t), id: "w1"}
+	return r.workerOf(group, "w1", places, fn)
+}
+
+// workerOf starts a fake worker of a group, likewise.
+func (r *rig) workerOf(group, id string, places int, fn run) *fakeWorker {
+	r.t.Helper()
+	w := &fakeWorker{t: r.t, bus: r.nats.connect(r.t, r.nats.URLs()...), id: id, of: group}
 	w.does(fn)
 	deliveries, err := w.bus.Deliveries(group)
 	noError(r.t, err)
@@ -226,7 +257,7 @@ func (j *job) say(text string) {
 	log := v.(*bytes.Buffer)
 	offset := int64(log.Len())
 	log.WriteString(text)
-	if err := j.w.bus.PublishLog(group, j.record.User, j.record.ID, offset, []byte(text)); err != nil {
+	if err := j.w.bus.PublishLog(j.w.of, j.record.User, j.record.ID, offset, []byte(text)); err != nil {
 		j.w.t.Error(err)
 	}
 }
@@ -248,7 +279,7 @@ func (w *fakeWorker) take(ctx context.Context, d natsbus.Delivery) {
 	j := &job{message: d.Message, w: w}
 	user, id := d.Message.Revision.User, d.Message.ID
 	for {
-		r, rev, err := w.bus.Record(ctx, group, user, id)
+		r, rev, err := w.bus.Record(ctx, w.of, user, id)
 		if faena.IsKind(err, faena.KindNotFound) || err == nil && r.State != faena.StateQueued {
 			_ = d.DoubleAck(ctx)
 			return
@@ -278,7 +309,7 @@ func (w *fakeWorker) take(ctx context.Context, d natsbus.Delivery) {
 	j.parameter = d.Message.Parameter.Inline
 	if object := d.Message.Parameter.Object; object != "" {
 		var err error
-		if j.parameter, err = w.bus.Object(ctx, group, object); err != nil {
+		if j.parameter, err = w.bus.Object(ctx, w.of, object); err != nil {
 			w.t.Error(err)
 		}
 	}
@@ -288,7 +319,7 @@ func (w *fakeWorker) take(ctx context.Context, d natsbus.Delivery) {
 
 func (w *fakeWorker) settle(ctx context.Context, d natsbus.Delivery, j *job, result string, reason faena.Reason) {
 	for {
-		r, rev, err := w.bus.Record(ctx, group, j.record.User, j.record.ID)
+		r, rev, err := w.bus.Record(ctx, w.of, j.record.User, j.record.ID)
 		if err != nil || !r.HeldBy(w.id, j.record.Attempt) {
 			return
 		}

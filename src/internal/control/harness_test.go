@@ -3,15 +3,15 @@ package control
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"faena.dev/faena/internal/boltstore"
 	"faena.dev/faena/internal/faena"
@@ -21,6 +21,9 @@ import (
 )
 
 const group = faena.DefaultGroup
+
+// patience is how long a test waits for what takes no time on a machine that is idle.
+const patience = 30 * time.Second
 
 // TestMain lets more tests run at once than there are cores: they wait more than they compute.
 func TestMain(m *testing.M) { os.Exit(faenatest.Run(m, 6)) }
@@ -35,10 +38,32 @@ type rig struct {
 	observer  *observer
 	passwords *passwords
 	resolver  *resolver
+	wire      *wire // where it was started with wired: it can be killed
+
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when Run has returned err
+	err    error
+}
+
+// change is what a test wants otherwise than the rig has it.
+type change func(r *rig, o *Options, t *times)
+
+// several is for an installation of several hosts: it has groups, and nobody counts a drift.
+func several(_ *rig, o *Options, _ *times) { o.SingleHost = false }
+
+// hasty makes the leader do each second what it does each minute.
+func hasty(_ *rig, _ *Options, t *times) {
+	t.sweepEvery, t.orphanAge, t.pruneEvery, t.projectAll = 50*time.Millisecond, 400*time.Millisecond, 200*time.Millisecond, time.Second
+}
+
+// wired is for an API that is killed.
+func wired(r *rig, o *Options, _ *times) {
+	r.wire = r.nats.newWire(r.t)
+	o.Bus = newFaultyBus(r.nats.connect(r.t, r.wire.url()))
 }
 
 // start starts one API, and with it whatever it needs. It has no worker yet.
-func start(t *testing.T) *rig {
+func start(t *testing.T, changes ...change) *rig {
 	t.Helper()
 	n := &natsServer{natstest.Start(t, natstest.Options{})}
 	store, err := boltstore.Open(filepath.Join(t.TempDir(), "faena.db"), boltstore.Options{})
@@ -50,39 +75,64 @@ func start(t *testing.T) *rig {
 			t.Error(err)
 		}
 	})
-	return startAPI(t, n, &faultyDocuments{Documents: store}, "api-1")
+	return startAPI(t, n, &faultyDocuments{Documents: store}, "api-1", changes)
 }
 
 // another starts one more API beside the first.
-func (r *rig) another(instance string) *rig {
+func (r *rig) another(instance string, changes ...change) *rig {
 	r.t.Helper()
-	return startAPI(r.t, r.nats, &faultyDocuments{Documents: r.documents.Documents}, instance)
+	return startAPI(r.t, r.nats, &faultyDocuments{Documents: r.documents.Documents}, instance, changes)
 }
 
-func startAPI(t *testing.T, n *natsServer, documents *faultyDocuments, instance string) *rig {
+func startAPI(t *testing.T, n *natsServer, documents *faultyDocuments, instance string, changes []change) *rig {
 	t.Helper()
-	r := &rig{t: t, nats: n, bus: &faultyBus{Bus: n.connect(t)}, documents: documents, observer: &observer{}, passwords: &passwords{},
-		resolver: &resolver{}}
-	r.Control = New(Options{Instance: instance, Bus: r.bus, Documents: documents, Resolver: r.resolver, Sealer: sealer{},
-		Passwords: r.passwords, Observer: r.observer, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Arch: "amd64", SingleHost: true,
+	r := &rig{t: t, nats: n, documents: documents, observer: &observer{}, passwords: &passwords{}, resolver: &resolver{},
+		ended: make(chan struct{})}
+	o := Options{Instance: instance, Documents: documents, Resolver: r.resolver, Sealer: sealer{}, Passwords: r.passwords,
+		Observer: r.observer, Logger: slog.New(slog.DiscardHandler), Arch: "amd64", SingleHost: true,
 		Default:           faena.Group{Recipient: group, ConnectedAt: new(time.Time)},
-		MaxParameterBytes: 6 << 20, AsyncStartWithin: time.Hour, DrainAfter: 100 * time.Millisecond})
+		MaxParameterBytes: 6 << 20, AsyncStartWithin: time.Hour, DrainAfter: 100 * time.Millisecond}
+	times := usualTimes()
+	for _, change := range changes {
+		change(r, &o, &times)
+	}
+	if o.Bus == nil {
+		o.Bus = newFaultyBus(n.connect(t, n.URLs()...))
+	}
+	r.bus = o.Bus.(*faultyBus)
+	documents.gate = &r.bus.gate
+	r.Control = New(o)
+	r.times = times
 	ctx, cancel := context.WithCancel(t.Context())
-	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- r.Run(ctx, ready) }()
+	r.cancel = cancel
+	ready := make(chan struct{})
+	go func() {
+		defer close(r.ended)
+		r.err = r.Run(ctx, ready)
+	}()
 	select {
 	case <-ready:
-	case err := <-ended:
+	case <-r.ended:
 		cancel()
-		t.Fatalf("the API does not start: %v", err)
+		t.Fatalf("the API does not start: %v", r.err)
 	}
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the API ended with %v", err)
-		}
-	})
+	t.Cleanup(r.stop)
 	return r
+}
+
+// stop ends the API as a restart of its host would.
+func (r *rig) stop() {
+	r.cancel()
+	<-r.ended
+	if r.err != nil && !r.wire.isCut() {
+		r.t.Errorf("the API ended with %v", r.err)
+	}
+}
+
+// kill ends the API at once: nothing more of it reaches the server. It does not wait.
+func (r *rig) kill() {
+	r.wire.cut()
+	r.cancel()
 }
 
 // user makes or changes a user with a limit.
@@ -126,7 +176,7 @@ func (r *rig) accepted(parameter string) string {
 func (r *rig) becomes(id string, want faena.State) faena.Record {
 	r.t.Helper()
 	var got faena.Record
-	faenatest.EventuallyNil(r.t, 10*time.Second, "activation "+id+" is "+string(want), func() (err error) {
+	faenatest.EventuallyNil(r.t, patience, "activation "+id+" is "+string(want), func() (err error) {
 		if got, err = r.Activation(r.t.Context(), "ann", id); err == nil && got.State != want {
 			err = fmt.Errorf("it is %s", got.State)
 		}
@@ -139,7 +189,7 @@ func (r *rig) becomes(id string, want faena.State) faena.Record {
 func (r *rig) stored(n int) []faena.Record {
 	r.t.Helper()
 	var list []faena.Record
-	faenatest.EventuallyNil(r.t, 10*time.Second, fmt.Sprintf("%d activations are recorded", n), func() (err error) {
+	faenatest.EventuallyNil(r.t, patience, fmt.Sprintf("%d activations are recorded", n), func() (err error) {
 		list, err = r.documents.Activations(r.t.Context(), faena.HistoryQuery{User: "ann", Limit: 1000})
 		if err == nil && len(list) < n {
 			err = fmt.Errorf("there are %d", len(list))
@@ -152,11 +202,23 @@ func (r *rig) stored(n int) []faena.Record {
 	return list
 }
 
-// quiet waits until nothing is live, and checks what must hold then: no message, no record, no object, no drift, and
-// counters that say so.
+// history waits until the document store has exactly n activations of ann's.
+func (r *rig) history(n int) {
+	r.t.Helper()
+	faenatest.EventuallyNil(r.t, patience, fmt.Sprintf("%d activations are recorded", n), func() error {
+		list, err := r.documents.Activations(r.t.Context(), faena.HistoryQuery{User: "ann", Limit: 1000})
+		if err == nil && len(list) != n {
+			err = fmt.Errorf("there are %d", len(list))
+		}
+		return err
+	})
+}
+
+// quiet waits until nothing is live, and checks what must hold then: no message, no record, no object, no drift where one
+// is counted, and counters that say so.
 func (r *rig) quiet() {
 	r.t.Helper()
-	faenatest.EventuallyNil(r.t, 10*time.Second, "all is quiet", func() error {
+	faenatest.EventuallyNil(r.t, patience, "all is quiet", func() error {
 		active, err := r.bus.ActiveByUser(r.t.Context(), group)
 		if err != nil || len(active) > 0 {
 			return fmt.Errorf("active are %v, %w", active, err)
@@ -164,15 +226,79 @@ func (r *rig) quiet() {
 		if _, _, records, err := r.bus.Fill(r.t.Context(), group); err != nil || records > 0 {
 			return fmt.Errorf("the bucket has %d records, %w", records, err)
 		}
-		if n := r.nats.objects(r.t); n > 0 {
+		if n := r.nats.objects(r.t, group); n > 0 {
 			return fmt.Errorf("%d objects are left", n)
 		}
-		if n, known := r.observer.lastDrift(); n != 0 || !known {
+		if n, known := r.observer.lastDrift(); n != 0 || known != r.o.SingleHost {
 			return fmt.Errorf("the drift is %d", n)
 		}
 		return nil
 	})
 	r.nats.counters(r.t, "ann", map[string]string{activeCounter: "0"})
+}
+
+// idAt is an id that was made at a time.
+func idAt(at time.Time) string {
+	id := uuid.Must(uuid.NewV7())
+	ms := at.UnixMilli()
+	for i := range 6 {
+		id[i] = byte(ms >> (8 * (5 - i)))
+	}
+	return id.String()
+}
+
+// endedAgo is a record of ann's that was admitted a while ago, and has ended.
+func endedAgo(d time.Duration) faena.Record {
+	at := time.Now().UTC().Add(-d)
+	return faena.Record{Schema: faena.SchemaVersion, ID: idAt(at), User: "ann", Group: group, Function: "f", State: faena.StateSucceeded, AdmittedAt: at,
+		EndedAt: &at}
+}
+
+// queued is a record of ann's of an hour ago.
+func queued(slot int) *faena.Record {
+	at := time.Now().UTC().Add(-time.Hour)
+	return &faena.Record{Schema: faena.SchemaVersion, ID: idAt(at), User: "ann", Group: group, Function: "f", Revision: 1, Slot: slot, Publication: 1,
+		StartWithinMS: 7_200_000, State: faena.StateQueued, AdmittedAt: at}
+}
+
+// orphan stores a queued record without a message, as an API leaves it that is killed between the two.
+func (r *rig) orphan(changes ...func(*faena.Record)) *faena.Record {
+	r.t.Helper()
+	rec := queued(0)
+	for _, change := range changes {
+		change(rec)
+	}
+	_, err := r.bus.Bus.CreateRecord(r.t.Context(), rec)
+	noError(r.t, err)
+	return rec
+}
+
+// publish puts the message of a record into its slot.
+func (r *rig) publish(rec *faena.Record) error {
+	m := &faena.Message{Schema: faena.SchemaVersion, ID: rec.ID, Revision: &faena.Revision{Schema: faena.SchemaVersion, User: "ann", Function: "f"}}
+	_, _, err := r.bus.Bus.Publish(r.t.Context(), rec.User, rec.Group, rec.Slot, 1, m)
+	return err
+}
+
+// newGroup makes a group that is ready, and waits until this API knows it.
+func (r *rig) newGroup(name string) {
+	r.t.Helper()
+	_, err := r.PutGroup(r.t.Context(), faena.Group{Name: name, Recipient: "age1" + name})
+	noError(r.t, err)
+	noError(r.t, r.documents.ConnectGroup(r.t.Context(), name, time.Now()))
+	r.knows(name)
+}
+
+// knows waits until this API knows exactly these groups besides the default one.
+func (r *rig) knows(names ...string) {
+	r.t.Helper()
+	want := slices.Sorted(slices.Values(append(names, group)))
+	faenatest.EventuallyNil(r.t, patience, r.o.Instance+" knows the groups", func() (err error) {
+		if got := r.GroupNames(); !slices.Equal(got, want) {
+			err = fmt.Errorf("it knows %v, not %v", got, want)
+		}
+		return err
+	})
 }
 
 func noError(t testing.TB, err error) {
@@ -196,9 +322,9 @@ func isKind(t testing.TB, err error, k faena.Kind) *faena.Error {
 // natsServer is the NATS server of this test.
 type natsServer struct{ *natstest.Servers }
 
-func (n *natsServer) connect(t *testing.T) *natsbus.Bus {
+func (n *natsServer) connect(t *testing.T, urls ...string) *natsbus.Bus {
 	t.Helper()
-	b, err := natsbus.Connect(t.Context(), natsbus.Options{URLs: n.URLs(), MaxStore: 256 << 20})
+	b, err := natsbus.Connect(t.Context(), natsbus.Options{URLs: urls, MaxStore: 1 << 30, GroupStore: 256 << 20})
 	noError(t, err)
 	t.Cleanup(b.Close)
 	noError(t, b.Declare(t.Context()))
@@ -221,8 +347,8 @@ func (n *natsServer) counters(t *testing.T, user string, want map[string]string)
 	}
 }
 
-// objects counts what is in the group's object store.
-func (n *natsServer) objects(t *testing.T) int {
+// objects counts what is in a group's object store.
+func (n *natsServer) objects(t *testing.T, group string) int {
 	t.Helper()
 	store, err := n.JetStream(t).ObjectStore(t.Context(), "objects-"+group)
 	noError(t, err)
@@ -231,127 +357,4 @@ func (n *natsServer) objects(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(list)
-}
-
-// faultyBus is the bus with faults put in: each hook, where set, is asked before a call. Where it returns an error the
-// call returns that; after it says whether the call is made all the same, so that only its answer is lost.
-type faultyBus struct {
-	*natsbus.Bus
-	created atomic.Int64
-	full    atomic.Bool // Fill says so
-	mu      sync.Mutex
-	publish func(m *faena.Message) (err error, after bool)
-	create  func(r *faena.Record) (err error, after bool)
-}
-
-func (b *faultyBus) onPublish(fn func(m *faena.Message) (err error, after bool)) {
-	b.mu.Lock()
-	b.publish = fn
-	b.mu.Unlock()
-}
-
-func (b *faultyBus) onCreate(fn func(r *faena.Record) (err error, after bool)) {
-	b.mu.Lock()
-	b.create = fn
-	b.mu.Unlock()
-}
-
-func (b *faultyBus) Publish(ctx context.Context, user, group string, slot, publication int, m *faena.Message) (uint64, bool, error) {
-	b.mu.Lock()
-	fn := b.publish
-	b.mu.Unlock()
-	if fn != nil {
-		if err, after := fn(m); err != nil {
-			if after {
-				_, _, _ = b.Bus.Publish(ctx, user, group, slot, publication, m)
-			}
-			return 0, false, err
-		}
-	}
-	return b.Bus.Publish(ctx, user, group, slot, publication, m)
-}
-
-func (b *faultyBus) CreateRecord(ctx context.Context, r *faena.Record) (uint64, error) {
-	b.created.Add(1)
-	b.mu.Lock()
-	fn := b.create
-	b.mu.Unlock()
-	if fn != nil {
-		if err, after := fn(r); err != nil {
-			if after {
-				_, _ = b.Bus.CreateRecord(ctx, r)
-			}
-			return 0, err
-		}
-	}
-	return b.Bus.CreateRecord(ctx, r)
-}
-
-func (b *faultyBus) Fill(ctx context.Context, group string) (float64, string, uint64, error) {
-	fraction, what, records, err := b.Bus.Fill(ctx, group)
-	if b.full.Load() {
-		fraction, what = 0.85, "the object store of group "+group
-	}
-	return fraction, what, records, err
-}
-
-// faultyDocuments is a document store that can be away, and whose inserts can fail.
-type faultyDocuments struct {
-	faena.Documents
-	away    atomic.Bool
-	inserts atomic.Int64
-	insert  func(n int64) (err error, after bool) // asked before the n-th Insert; as in faultyBus
-}
-
-var errAway = faena.Unavailable(faena.ComponentStore, "store_unavailable", "The document store is away.", nil)
-
-func (d *faultyDocuments) Insert(ctx context.Context, records []faena.Record) error {
-	if d.away.Load() {
-		return errAway
-	}
-	n := d.inserts.Add(1)
-	if d.insert != nil {
-		if err, after := d.insert(n); err != nil {
-			if after {
-				_ = d.Documents.Insert(ctx, records)
-			}
-			return err
-		}
-	}
-	return d.Documents.Insert(ctx, records)
-}
-
-func (d *faultyDocuments) Function(ctx context.Context, user, name string) (faena.Function, error) {
-	if d.away.Load() {
-		return faena.Function{}, errAway
-	}
-	return d.Documents.Function(ctx, user, name)
-}
-
-func (d *faultyDocuments) User(ctx context.Context, name string) (faena.User, error) {
-	if d.away.Load() {
-		return faena.User{}, errAway
-	}
-	return d.Documents.User(ctx, name)
-}
-
-func (d *faultyDocuments) Users(ctx context.Context, after string, limit int) ([]faena.User, error) {
-	if d.away.Load() {
-		return nil, errAway
-	}
-	return d.Documents.Users(ctx, after, limit)
-}
-
-func (d *faultyDocuments) UserUsage(ctx context.Context, user string) (faena.Usage, error) {
-	if d.away.Load() {
-		return faena.Usage{}, errAway
-	}
-	return d.Documents.UserUsage(ctx, user)
-}
-
-func (d *faultyDocuments) Ping(ctx context.Context) error {
-	if d.away.Load() {
-		return errAway
-	}
-	return d.Documents.Ping(ctx)
 }

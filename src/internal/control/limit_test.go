@@ -206,7 +206,7 @@ func TestControl_Limit_BeliefThatIsWrong(t *testing.T) {
 	if n := two.bus.created.Load() - created; n != 1 {
 		t.Errorf("%d records were made for 10 calls that were refused", n)
 	}
-	if n := one.nats.objects(t); n != 0 {
+	if n := one.nats.objects(t, group); n != 0 {
 		t.Errorf("%d parameters of refused calls are left", n)
 	}
 	live, err := one.bus.LiveRecords(t.Context(), group, "ann")
