@@ -40,7 +40,7 @@ type Options struct {
 	NkeySeed []byte       // the identity of this daemon; default: none
 	Logger   *slog.Logger // default: nowhere
 
-	Group      string        // of a worker: by the servers of its queue the clock is read; default: faena.DefaultGroup
+	Group      string        // of a worker, whose clock is that of its queue's server; none is an API
 	Replicas   int           // of each stream and bucket, 1 or 3; default 1
 	MaxStore   int64         // what one server may keep on disk; default: the Server's, or 8 GiB
 	GroupStore int64         // what a group may keep of it: a quarter queue, a quarter records, half objects; default: MaxStore
@@ -49,7 +49,6 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.Group = cmp.Or(o.Group, faena.DefaultGroup)
 	o.Replicas = cmp.Or(o.Replicas, 1)
 	o.AckWait = cmp.Or(o.AckWait, faena.AckWait)
 	o.ObjectTTL = cmp.Or(o.ObjectTTL, objectTTL)
@@ -63,6 +62,16 @@ func (o Options) withDefaults() Options {
 	}
 	return o
 }
+
+func (o Options) role() string {
+	if o.Group == "" {
+		return apiRole
+	}
+	return workerRole(o.Group)
+}
+
+// confined reports whether this is a worker's identity, which Authorization has given an account of its own.
+func (o Options) confined() bool { return o.Group != "" && len(o.NkeySeed) > 0 }
 
 // Bus is a daemon's connection. It reconnects by itself, for ever. All methods are safe for concurrent use.
 type Bus struct {
@@ -109,13 +118,16 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		b.nc.Close()
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
+	before := b.nc.LastError()
 	if err := b.readClock(ctx); err != nil {
+		err = b.explain(before, fmt.Errorf("ask JetStream for its time: %w", err))
 		b.nc.Close()
-		return nil, fmt.Errorf("ask JetStream for its time: %w", err)
+		return nil, err
 	}
 	ctx, b.stop = context.WithCancel(context.WithoutCancel(ctx))
 	b.stopping = ctx.Done()
 	b.wg.Go(func() { b.keep(ctx) })
+	b.wg.Go(func() { b.tellOfAbsence(ctx) })
 	return b, nil
 }
 
@@ -128,21 +140,16 @@ func (b *Bus) options(ctx context.Context) ([]nats.Option, error) {
 	opts := []nats.Option{
 		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.PingInterval(pingEvery),
 		nats.MaxPingsOutstanding(pingsOut), nats.Timeout(dialFor),
-		nats.ReconnectBufSize(-1), // while there is no connection nothing is kept: a write then fails for certain
-		nats.CustomInboxPrefix(inboxPrefix(o.Name)),
+		nats.IgnoreAuthErrorAbort(), // what the servers do not permit now they may permit later
+		nats.ReconnectBufSize(-1),   // while there is no connection nothing is kept: a write then fails for certain
+		nats.CustomInboxPrefix(inboxPrefix(o.role(), o.Name)),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				b.log.Warn("the connection to NATS was lost", "error", err)
 			}
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) { b.onReconnected() }),
-		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
-			subject := ""
-			if s != nil {
-				subject = s.Subject
-			}
-			b.log.Warn("NATS reports an error", "subject", subject, "error", err)
-		}),
+		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) { b.complain(s, err) }),
 	}
 	if o.Server != nil {
 		opts = append(opts, nats.InProcessServer(o.Server.s))
@@ -239,7 +246,7 @@ func (b *Bus) ServerNow() time.Time {
 // readClock asks a few times for the time of the server that leads the queue of the bus's group, and believes the fastest
 // answer, which is taken to be stamped half-way. There is no call that only tells the time.
 func (b *Bus) readClock(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, listFor)
+	ctx, cancel := context.WithTimeout(ctx, preflightFor)
 	defer cancel()
 	var best reading
 	fastest := time.Hour
@@ -248,7 +255,7 @@ func (b *Bus) readClock(ctx context.Context) error {
 			Now time.Time `json:"ts"`
 		}
 		sent := time.Now()
-		err := b.ask(ctx, api("STREAM.INFO", queueStream(b.o.Group)), nil, &answer)
+		err := b.ask(ctx, api("STREAM.INFO", queueStream(cmp.Or(b.o.Group, faena.DefaultGroup))), nil, &answer)
 		if missing(err) {
 			return nil // it was never declared: Declare reads the clock
 		}

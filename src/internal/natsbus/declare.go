@@ -159,7 +159,7 @@ func (b *Bus) recordsConfig(group string) jetstream.StreamConfig {
 func (b *Bus) objectsConfig(group string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: objectsStream(group), Subjects: objectsSubjects(group), Storage: jetstream.FileStorage, Replicas: b.o.Replicas,
-		Discard: jetstream.DiscardNew, AllowRollup: true, AllowDirect: false, MaxAge: b.o.ObjectTTL,
+		Discard: jetstream.DiscardNew, AllowRollup: true, AllowMsgTTL: true, AllowDirect: false, MaxAge: b.o.ObjectTTL,
 		MaxBytes: b.o.objectBytes(), Duplicates: min(duplicateWindow, b.o.ObjectTTL),
 	}
 }
@@ -170,11 +170,11 @@ func (o Options) objectBytes() int64 { return o.GroupStore / 2 }
 func (o Options) recordBytes() int64 { return o.GroupStore / 4 }
 
 // bucket is the stream of a bucket, as a client of NATS's key-value store expects it, but for direct gets: those may
-// answer with an older value than the last that was acknowledged.
+// answer with an older value than the last that was acknowledged; and for rollups: a worker could purge the bucket by one.
 func (b *Bus) bucket(name string, cfg jetstream.StreamConfig) jetstream.StreamConfig {
 	cfg.Name, cfg.Subjects = bucketStream(name), []string{bucketSubjects(name)}
 	cfg.MaxMsgsPerSubject, cfg.Discard = 1, jetstream.DiscardNew
-	cfg.AllowRollup, cfg.DenyDelete, cfg.AllowDirect = true, true, false
+	cfg.AllowRollup, cfg.DenyDelete, cfg.AllowDirect = false, true, false
 	cfg.MaxMsgSize, cfg.Replicas, cfg.Duplicates = maxPayload, b.o.Replicas, duplicateWindow
 	if cfg.MaxAge > 0 {
 		cfg.Duplicates = min(cfg.Duplicates, cfg.MaxAge)

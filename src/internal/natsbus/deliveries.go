@@ -48,7 +48,7 @@ type Deliveries struct {
 
 // Deliveries opens the consumer of a group.
 func (b *Bus) Deliveries(group string) (*Deliveries, error) {
-	d := &Deliveries{b: b, pull: pullSubject(queueStream(group), workersConsumer), inbox: b.nc.NewInbox(),
+	d := &Deliveries{b: b, pull: b.asked(pullSubject(queueStream(group), workersConsumer)), inbox: b.nc.NewInbox(),
 		body: []byte(`{"batch":1,"expires":` + strconv.FormatInt(int64(pullFor), 10) + `}`)}
 	var err error
 	if d.sub, err = b.nc.Subscribe(d.inbox, d.arrived); err != nil {

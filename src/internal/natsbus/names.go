@@ -19,8 +19,9 @@ import (
 //	workers                    bucket, key <group>.<worker id>
 //	leases                     bucket, key <lease>
 //	Completed.<instance>.<group>, Cancel.<group>.<id>, Logs.<group>.<user>.<id>, LogTail.<group>.<id>,
-//	Changed.<kind>.<user>.<name>   core subjects
-//	_INBOX.<daemon>.<random>   where answers to one connection go
+//	Changed.<kind>.<user>.<name>, Drain.<worker id>   core subjects
+//	_INBOX.<role>.<daemon>.<random>   where answers to one connection go
+//	Faena.API.<verb>…          what a worker with a key asks of JetStream, instead of $JS.API.<verb>…
 const (
 	workersConsumer  = "workers"
 	recorderConsumer = "recorder"
@@ -38,6 +39,10 @@ const (
 	headerExpected = "Nats-Expected-Last-Subject-Sequence"
 	// headerRollup with the value "sub" makes a message replace all others of its subject.
 	headerRollup = "Nats-Rollup"
+	// headerTTL is how long a message stays, where its stream allows that.
+	headerTTL = "Nats-TTL"
+	// headerOperation with the value "DEL" is how clients of NATS's key-value store mark a key as deleted.
+	headerOperation = "KV-Operation"
 	// headerStatus is set on what the server itself says to who pulls.
 	headerStatus = "Status"
 	// headerOffset is where a piece of a log begins, in decimal.
@@ -45,8 +50,14 @@ const (
 
 	// changedSubjects is every Changed.<kind>.<user>.<name>.
 	changedSubjects = "Changed.*.*.*"
+	// drainSubjects is every Drain.<worker id>.
+	drainSubjects = "Drain.*"
+
+	// jetstreamAPI is where JetStream is asked, and confinedAPI where from an account that has none of its own.
+	jetstreamAPI = "$JS.API."
+	confinedAPI  = "Faena.API."
 	// accountInfo asks what JetStream keeps altogether.
-	accountInfo = "$JS.API.INFO"
+	accountInfo = jetstreamAPI + "INFO"
 )
 
 // The queue of a group.
@@ -104,6 +115,10 @@ func objectsStream(group string) string { return "OBJ_" + objectsBucket(group) }
 func objectsSubjects(group string) []string {
 	return []string{"$O." + objectsBucket(group) + ".C.>", "$O." + objectsBucket(group) + ".M.>"}
 }
+
+// allObjects is objectsSubjects of every group: a wildcard is a whole token.
+var allObjects = []string{"$O.*.C.>", "$O.*.M.>"}
+
 func objectSubject(group, name string) string {
 	return "$O." + objectsBucket(group) + ".M." + base64.URLEncoding.EncodeToString([]byte(name))
 }
@@ -132,8 +147,16 @@ func changeOf(subject string) (kind, user, name string, ok bool) {
 
 func lastToken(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
 
-// inboxPrefix is where answers to a daemon go: a prefix of its own, which permissions can name.
-func inboxPrefix(daemon string) string {
+// Roles of daemons. They name inboxes, and Authorization gives each what it needs.
+const apiRole = "api"
+
+func workerRole(group string) string { return "worker-" + group }
+
+// inboxes is where answers to daemons of a role go.
+func inboxes(role string) string { return "_INBOX." + role + ".>" }
+
+// inboxPrefix is where answers to one daemon of a role go.
+func inboxPrefix(role, daemon string) string {
 	token := strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r == '-' || r == '_' {
 			return r
@@ -143,7 +166,7 @@ func inboxPrefix(daemon string) string {
 	if token == "" {
 		token = "faena"
 	}
-	return "_INBOX." + token
+	return "_INBOX." + role + "." + token
 }
 
 // messageID is the Nats-Msg-Id of an activation's n-th publication.
@@ -156,12 +179,19 @@ func activationOf(messageID string) (id string, ok bool) {
 }
 
 // JetStream's own subjects. verb is for example STREAM.INFO.
-func api(verb, stream string) string { return "$JS.API." + verb + "." + stream }
+func api(verb, stream string) string { return jetstreamAPI + verb + "." + stream }
 
-func consumerInfo(stream, consumer string) string {
-	return "$JS.API.CONSUMER.INFO." + stream + "." + consumer
-}
-
+func consumerInfo(stream, consumer string) string { return api("CONSUMER.INFO", stream+"."+consumer) }
 func pullSubject(stream, consumer string) string {
-	return "$JS.API.CONSUMER.MSG.NEXT." + stream + "." + consumer
+	return api("CONSUMER.MSG.NEXT", stream+"."+consumer)
+}
+func ackSubjects(stream, consumer string) string { return "$JS.ACK." + stream + "." + consumer + ".>" }
+
+// confined is the name that a subject has for a worker with a key: the server answers what is asked under $JS.API in an account
+// without JetStream by itself.
+func confined(subject string) string {
+	if rest, ok := strings.CutPrefix(subject, jetstreamAPI); ok {
+		return confinedAPI + rest
+	}
+	return subject
 }

@@ -19,6 +19,9 @@ import (
 // chunkBytes is how much of an object one message holds.
 const chunkBytes = 256 << 10
 
+// erasedFor is how long a mark stays that stands for what was removed: the least that the server takes.
+const erasedFor = "1s"
+
 // objectInfo is the meta of an object, as clients of NATS's object store write and read it. We write objects
 // ourselves: nats.go sends the meta together with the chunks, so that an object which does not fit leaves a meta without
 // chunks, and a reader that waits for them.
@@ -53,11 +56,11 @@ func (b *Bus) PutObject(ctx context.Context, group, name string, data []byte) er
 		// Where even this fails the chunks go by their age: without a meta nobody sees them.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), tryFor)
 		defer cancel()
-		err = errors.Join(err, b.purge(clean, objectsStream(group), chunksSubject(group, info.NUID)))
+		err = errors.Join(err, b.erase(clean, group, chunksSubject(group, info.NUID), nil))
 		return fmt.Errorf("store object %s: %w", name, err)
 	}
 	if existed {
-		if err := b.purge(ctx, objectsStream(group), chunksSubject(group, old.NUID)); err != nil {
+		if err := b.erase(ctx, group, chunksSubject(group, old.NUID), nil); err != nil {
 			b.log.Warn("what an object has replaced stays until it is too old", "object", name, "error", err)
 		}
 	}
@@ -124,13 +127,29 @@ func (b *Bus) DeleteObject(ctx context.Context, group, name string) error {
 	if err != nil || !ok {
 		return err
 	}
+	gone, err := json.Marshal(objectInfo{Name: name, Bucket: info.Bucket, NUID: info.NUID, Deleted: true})
+	if err != nil {
+		return err
+	}
 	// In this order: one that is cut short can be repeated.
-	for _, subject := range []string{chunksSubject(group, info.NUID), objectSubject(group, name)} {
-		if err := b.purge(ctx, objectsStream(group), subject); err != nil {
-			return fmt.Errorf("delete object %s: %w", name, err)
-		}
+	if err := b.erase(ctx, group, chunksSubject(group, info.NUID), nil); err != nil {
+		return fmt.Errorf("delete object %s: %w", name, err)
+	}
+	if err := b.erase(ctx, group, objectSubject(group, name), gone); err != nil {
+		return fmt.Errorf("delete object %s: %w", name, err)
 	}
 	return nil
+}
+
+// erase removes what stands under a subject of the object store. An API purges, which always works. A worker may not: it
+// puts a message in the place of all others of the subject, which is gone after erasedFor. In a store that is full to the
+// last bytes there is no room for that message; what it should have removed goes by its age.
+func (b *Bus) erase(ctx context.Context, group, subject string, mark []byte) error {
+	if !b.o.confined() {
+		return b.purge(ctx, objectsStream(group), subject)
+	}
+	_, err := b.store(ctx, &nats.Msg{Subject: subject, Data: mark, Header: nats.Header{headerRollup: {"sub"}, headerTTL: {erasedFor}}})
+	return err
 }
 
 // objectInfo reads an object's meta from the leader; ok is false where there is none.

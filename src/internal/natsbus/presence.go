@@ -27,9 +27,13 @@ func (b *Bus) Heartbeat(ctx context.Context, w faena.Worker) error {
 	return nil
 }
 
-// RemoveHeartbeat says that a worker has gone.
+// RemoveHeartbeat says that a worker has gone. It leaves a mark, which expires as a heartbeat does: a worker may not purge.
 func (b *Bus) RemoveHeartbeat(ctx context.Context, group, id string) error {
-	return b.purge(ctx, bucketStream(workersBucket), workerSubject(group, id))
+	_, err := b.store(ctx, &nats.Msg{Subject: workerSubject(group, id), Header: nats.Header{headerOperation: {"DEL"}}})
+	if err != nil {
+		return fmt.Errorf("remove the heartbeat of worker %s: %w", id, err)
+	}
+	return nil
 }
 
 // Workers lists the workers whose heartbeat has not expired, of all groups, by group and id. One of a version that
@@ -79,10 +83,13 @@ func (b *Bus) heartbeats(ctx context.Context) ([]heartbeat, error) {
 		reads.Go(func() error {
 			m, ok, err := b.last(ctx, stream, subject)
 			h := heartbeat{stored: m.Time}
-			if err == nil && ok && json.Unmarshal(m.Data, &h.worker) == nil && checkSchema(h.worker.Schema) == nil {
+			if err != nil || !ok || json.Unmarshal(m.Data, &h.worker) != nil || checkSchema(h.worker.Schema) != nil {
+				return err
+			}
+			if subject == workerSubject(h.worker.Group, h.worker.ID) { // a worker speaks for itself and its group only
 				found <- h
 			}
-			return err
+			return nil
 		})
 	}
 	if err := reads.Wait(); err != nil {

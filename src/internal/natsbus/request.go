@@ -155,6 +155,14 @@ func (b *Bus) storeIf(ctx context.Context, subject string, data []byte, expected
 	return ack.Sequence, err
 }
 
+// asked is the subject by which this connection asks JetStream for what is known as subject.
+func (b *Bus) asked(subject string) string {
+	if b.o.confined() {
+		return confined(subject)
+	}
+	return subject
+}
+
 // ask calls JetStream's API and decodes its answer. An answer that is an error is an *apiError.
 func (b *Bus) ask(ctx context.Context, subject string, in, out any) error {
 	var body []byte
@@ -164,7 +172,7 @@ func (b *Bus) ask(ctx context.Context, subject string, in, out any) error {
 			return err
 		}
 	}
-	answer, err := b.nc.RequestWithContext(ctx, subject, body)
+	answer, err := b.nc.RequestWithContext(ctx, b.asked(subject), body)
 	if err != nil {
 		return err
 	}
@@ -205,7 +213,7 @@ func (b *Bus) after(ctx context.Context, stream, subject string, seq uint64) (m 
 func (b *Bus) get(ctx context.Context, stream, query string) (m stored, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
-	answer, err := b.nc.RequestWithContext(ctx, api("STREAM.MSG.GET", stream), []byte(query))
+	answer, err := b.nc.RequestWithContext(ctx, b.asked(api("STREAM.MSG.GET", stream)), []byte(query))
 	if err != nil {
 		return stored{}, false, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,7 +29,6 @@ const (
 	settleWithin = 60 * time.Second
 
 	authorizationFile = "authorization.conf"
-	everybody         = "$G" // the account of clients where none is named
 )
 
 // Options are what servers are started with; the zero value is one for everybody, without TLS.
@@ -145,14 +145,16 @@ func (c *Servers) options(i int) (*natsd.Options, error) {
 		return nil, err
 	}
 	o.NoSigs, o.NoLog = true, true
-	if len(o.Nkeys)+len(o.Users) > 0 {
-		public, err := c.operator.PublicKey()
-		if err != nil {
-			return nil, err
-		}
-		o.Nkeys = append(o.Nkeys, &natsd.NkeyUser{Nkey: public})
+	if len(o.Nkeys)+len(o.Users) == 0 {
+		return o, nil
 	}
-	return o, nil
+	public, err := c.operator.PublicKey()
+	operator := &natsd.NkeyUser{Nkey: public}
+	if len(o.Accounts) > 0 {
+		operator.Account = slices.MinFunc(o.Accounts, func(a, b *natsd.Account) int { return strings.Compare(a.Name, b.Name) })
+	}
+	o.Nkeys = append(o.Nkeys, operator)
+	return o, err
 }
 
 // URLs are of all servers, whether they run or not.
@@ -179,7 +181,8 @@ func (c *Servers) TLS() *tls.Config {
 // Size is how many servers there are, whether they run or not.
 func (c *Servers) Size() int { return len(c.each) }
 
-// Client is a connection of NATS's own client that may do everything, as an operator's may. It reconnects for ever.
+// Client is a connection of NATS's own client that may do everything, as an operator's may, in the account whose name comes
+// first where the configuration has several. It reconnects for ever.
 func (c *Servers) Client(t testing.TB) *nats.Conn {
 	t.Helper()
 	opts := []nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond)}

@@ -83,7 +83,7 @@ func TestServers_Cluster(t *testing.T) {
 		c.Wipe(t, i)
 		c.Start(t, i)
 		faenatest.Eventually(t, settleWithin, "it has the stream again", func() bool {
-			return c.unsettled() == nil && c.server(i).JetStreamIsStreamCurrent(everybody, "S")
+			return c.unsettled() == nil && c.server(i).JetStreamIsStreamCurrent("$G", "S")
 		})
 	})
 	t.Run("all are stopped", func(t *testing.T) {

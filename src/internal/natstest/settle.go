@@ -2,6 +2,7 @@ package natstest
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	natsd "github.com/nats-io/nats-server/v2/server"
@@ -25,20 +26,17 @@ func (c *Servers) MetaLeader(t testing.TB) (i int) {
 // Leader waits until a stream has a leader, and says which server it is.
 func (c *Servers) Leader(t testing.TB, stream string) (i int) {
 	t.Helper()
-	if len(c.each) == 1 {
-		return 0
-	}
-	return c.whichever(t, "stream "+stream+" has a leader", func(s *natsd.Server) bool { return s.JetStreamIsStreamLeader(everybody, stream) })
-}
-
-// ConsumerLeader waits until a consumer has a leader, and says which server it is.
-func (c *Servers) ConsumerLeader(t testing.TB, stream, consumer string) (i int) {
-	t.Helper()
-	if len(c.each) == 1 {
-		return 0
-	}
-	return c.whichever(t, "consumer "+consumer+" of stream "+stream+" has a leader", func(s *natsd.Server) bool {
-		return s.JetStreamIsConsumerLeader(everybody, stream, consumer)
+	return c.whichever(t, "stream "+stream+" has a leader", func(s *natsd.Server) bool {
+		info, err := s.Jsz(&natsd.JSzOptions{Accounts: true, Streams: true, StreamLeaderOnly: true})
+		if err != nil {
+			return false
+		}
+		for _, account := range info.AccountDetails {
+			if slices.ContainsFunc(account.Streams, func(d natsd.StreamDetail) bool { return d.Name == stream }) {
+				return true
+			}
+		}
+		return false
 	})
 }
 
