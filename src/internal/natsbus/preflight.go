@@ -95,6 +95,9 @@ func (b *Bus) explain(before, err error) error {
 			"or the servers lack the authorization that faena-api nats-config prints", b.server())
 	}
 	switch code, _ := codeOf(err); {
+	case errors.Is(err, nats.ErrNoResponders) && b.o.confined():
+		return misfit(err, "the NATS server %s lets workers of group %s ask for nothing: its configuration lacks what faena-api nats-config prints "+
+			"for the group", b.server(), b.o.Group)
 	case errors.Is(err, nats.ErrNoResponders), code == codeDisabled:
 		return misfit(err, "the NATS server %s runs without JetStream: give its configuration jetstream { store_dir, max_file_store }", b.server())
 	case code == codeDisabledForAccount:
@@ -259,10 +262,10 @@ func sameStream(have, want jetstream.StreamConfig) bool {
 	return reflect.DeepEqual(have, want)
 }
 
-// sameConsumer likewise.
+// sameConsumer likewise. An operator may pause one.
 func sameConsumer(have, want jetstream.ConsumerConfig) bool {
 	for _, c := range []*jetstream.ConsumerConfig{&have, &want} {
-		c.Name, c.Metadata = c.Durable, nil
+		c.Name, c.Metadata, c.PauseUntil = c.Durable, nil, nil
 		if c.MaxWaiting == 0 {
 			c.MaxWaiting = jetstreamMaxWaiting
 		}

@@ -17,11 +17,13 @@ import (
 	"faena.dev/faena/internal/faena"
 )
 
-// What bounds a look for what cannot be read, of each stream and of all.
+// What bounds a look for what cannot be read: of each stream, and of all.
 const (
-	scanMessages = 1000
+	scanMessages = 2000
 	scanBytes    = 32 << 20
 	scanFor      = 5 * time.Second
+	// scanAhead is how far a look goes into what no worker has met.
+	scanAhead = 100
 	// unreadRemembered bounds what this process remembers of what it has met.
 	unreadRemembered = 1000
 )
@@ -110,17 +112,15 @@ func (u *unread) remembered(where, group string) map[string]faena.Unreadable {
 	return out
 }
 
-func (u *unread) forget(subject string, sequence uint64) {
+func (u *unread) forget(subject string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.met[subject].Sequence == sequence {
-		delete(u.met, subject)
-	}
+	delete(u.met, subject)
 }
 
-// Unreadable lists messages and records of the groups that this build cannot read, at most faena.MaxUnreadable: those that
-// stand among the first scanMessages that nobody has acknowledged, where they gather since all others go on, and those that
-// this process has met. What it has found when its time is up it returns.
+// Unreadable lists messages and records of the groups that this build cannot read, at most faena.MaxUnreadable. It looks
+// through what was delivered and not acknowledged, which is what runs and what nobody reads, and remembers what this process
+// has met. It is bounded, also by time: what it has found then it returns.
 func (b *Bus) Unreadable(ctx context.Context, groups []string) ([]faena.Unreadable, error) {
 	ctx, cancel := context.WithTimeout(ctx, scanFor)
 	defer cancel()
@@ -162,15 +162,28 @@ const (
 type scan struct{ where, group, stream, filter, consumer string }
 
 func (s scan) run(ctx context.Context, b *Bus) (found []faena.Unreadable, err error) {
-	remembered := b.unread.remembered(s.where, s.group)
+	known := make(map[uint64]bool)
+	for subject, what := range b.unread.remembered(s.where, s.group) {
+		m, ok, err := b.last(ctx, s.stream, subject)
+		switch {
+		case err != nil:
+			return found, fmt.Errorf("look into stream %s: %w", s.stream, err)
+		case ok && m.Sequence == what.Sequence:
+			found, known[what.Sequence] = append(found, what), true
+		default:
+			b.unread.forget(subject)
+		}
+	}
 	info := new(jetstream.ConsumerInfo)
 	if err := b.ask(ctx, consumerInfo(s.stream, s.consumer), nil, info); err != nil {
-		return nil, fmt.Errorf("look at consumer %s of stream %s: %w", s.consumer, s.stream, err)
+		return found, fmt.Errorf("look at consumer %s of stream %s: %w", s.consumer, s.stream, err)
 	}
-	// All that was delivered and can be read is acknowledged: in the bucket at once, in the queue when it has run.
-	first := info.AckFloor.Stream + 1
-	count, bytes := 0, 0
-	for ; info.NumAckPending+int(min(info.NumPending, scanMessages)) > 0 && count < scanMessages && bytes < scanBytes; count++ {
+	unmet, bytes := 0, 0
+	for first, count := uint64(1), 0; count < scanMessages && bytes < scanBytes && unmet < scanAhead && len(found) < faena.MaxUnreadable; count++ {
+		// A recorder acknowledges at once what it reads: where nothing else is left to be acknowledged there is nothing to find.
+		if s.where == whereRecords && len(found) >= info.NumAckPending {
+			break
+		}
 		m, ok, err := b.after(ctx, s.stream, s.filter, first)
 		if err != nil {
 			return found, fmt.Errorf("look through stream %s: %w", s.stream, err)
@@ -178,26 +191,11 @@ func (s scan) run(ctx context.Context, b *Bus) (found []faena.Unreadable, err er
 		if !ok {
 			break
 		}
-		first, bytes = m.Sequence+1, bytes+len(m.Data)
-		delete(remembered, m.Subject)
-		if what, is := s.unreadable(b, &m); is {
-			found = append(found, what)
-		} else {
-			b.unread.forget(m.Subject, m.Sequence)
+		if first, bytes = m.Sequence+1, bytes+len(m.Data); m.Sequence > info.Delivered.Stream {
+			unmet++
 		}
-		if len(found) >= faena.MaxUnreadable {
-			return found, nil
-		}
-	}
-	for subject, what := range remembered {
-		m, ok, err := b.last(ctx, s.stream, subject)
-		switch {
-		case err != nil:
-			return found, fmt.Errorf("look into stream %s: %w", s.stream, err)
-		case ok && m.Sequence == what.Sequence:
+		if what, is := s.unreadable(b, &m); is && !known[m.Sequence] {
 			found = append(found, what)
-		default:
-			b.unread.forget(subject, what.Sequence)
 		}
 	}
 	return found, nil
