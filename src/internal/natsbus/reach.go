@@ -25,11 +25,15 @@ func Refused(ctx context.Context, o Options) error {
 			one := o
 			one.URLs = []string{url}
 			b, err := Connect(ctx, one)
-			if err != nil {
+			switch {
+			case err == nil:
+				b.Close()
+			case o.confined() && errors.Is(err, nats.ErrNoResponders):
+				// The server (2.15) sets up what a new account imports when it starts, or reads its configuration the next time.
+				words[i] = "knows the key of group " + o.Group + ", but answers nothing to it: reload its configuration once more, which a new group needs, or see that it has JetStream"
+			default:
 				words[i] = because(err)
-				return
 			}
-			b.Close()
 		})
 	}
 	asks.Wait()

@@ -70,7 +70,7 @@ func create(path string) (Identity, error) {
 	if err != nil {
 		return Identity{}, fmt.Errorf("make a sealing key: %w", err)
 	}
-	switch err := write(path, fmt.Sprintf("# public key: %s\n%s\n", x.Recipient(), x)); {
+	switch err := WriteKey(path, fmt.Sprintf("# public key: %s\n%s\n", x.Recipient(), x)); {
 	case errors.Is(err, os.ErrExist):
 		return read(path)
 	case err != nil:
@@ -79,8 +79,9 @@ func create(path string) (Identity, error) {
 	return Identity{x}, nil
 }
 
-// write makes a file for its owner only; os.ErrExist where there is one.
-func write(path, text string) (err error) {
+// WriteKey makes the file of a key whole or not at all, and on the disk, for its owner only. os.ErrExist where there is one: a key
+// is never replaced.
+func WriteKey(path, text string) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.new")
 	if err != nil {
 		return err

@@ -18,12 +18,19 @@ import (
 	"faena.dev/faena/internal/seal"
 )
 
-// checkNATS reads everything that the settings name for the connection to NATS. Its error is a settingError.
-func checkNATS(c config.NATS) error {
+// checkNATS reads everything that the settings name for the connection to NATS, and returns the public half of the nkey; ""
+// where there is none. Its error is a settingError.
+func checkNATS(c config.NATS) (nkey string, err error) {
 	if err := secure(c, &natsbus.Options{}); err != nil {
-		return settingError{err}
+		return "", settingError{err}
 	}
-	return nil
+	if c.NkeyFile.Path == "" {
+		return "", nil
+	}
+	if nkey, err = natsbus.PublicNkey(bytes.TrimSpace(c.NkeyFile.Secret.Reveal())); err != nil {
+		return "", settingError{fmt.Errorf("read FAENA_NATS_NKEY_FILE %s: %w", c.NkeyFile.Path, err)}
+	}
+	return nkey, nil
 }
 
 // connect makes one try to connect to the NATS servers of the settings. An error says which server, which setting, what to do.
@@ -112,7 +119,7 @@ func authorities(setting string, path config.File) (*x509.CertPool, error) {
 // identityOf reads a daemon's sealing key. An error of the file that the setting names is a settingError.
 func identityOf(key config.SecretFile, dir string) (seal.Identity, error) {
 	if key.Path == "" {
-		return seal.LoadOrCreate(filepath.Join(dir, "seal.key"))
+		return seal.LoadOrCreate(filepath.Join(dir, sealKeyFile))
 	}
 	id, err := seal.ParseIdentity(key.Secret.Reveal())
 	if err != nil {

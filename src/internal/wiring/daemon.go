@@ -46,6 +46,7 @@ type apiDaemon struct {
 	sockets   *systemd.Sockets
 	documents documents
 	bus       *natsbus.Bus
+	admin     *admin
 }
 
 // open opens what this host has by itself, and is told at once what of the settings is wrong.
@@ -59,7 +60,8 @@ func (d *apiDaemon) open(ctx context.Context) (err error) {
 	if _, err := serverTLS(d.c.Serve); err != nil {
 		return settingError{err}
 	}
-	if err := checkNATS(d.c.NATS); err != nil {
+	nkey, err := checkNATS(d.c.NATS)
+	if err != nil {
 		return err
 	}
 	if d.sockets, err = systemd.TakeSockets(); err != nil {
@@ -75,6 +77,11 @@ func (d *apiDaemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	d.opened.add(d.documents.Close)
+	d.admin = &admin{groups: d.documents.Groups, nkey: nkey, generate: d.c.Serve.Auth == config.AuthLocal, missing: d.start.Ready, log: d.log}
+	if stop, err = d.admin.serve(ctx, d.c.AdminSocket); err != nil {
+		return err
+	}
+	d.opened.add(stop)
 	return nil
 }
 
@@ -123,6 +130,7 @@ func (d *apiDaemon) serve(ctx context.Context) error {
 	if err := d.sockets.Close(); err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	d.admin.takes(api.Control)
 	taking := make(chan struct{})
 	running, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -188,7 +196,7 @@ func (d *workerDaemon) open(ctx context.Context) (err error) {
 	if d.identity, err = identityOf(d.c.SealKeyFile, d.c.DataDir); err != nil {
 		return err
 	}
-	if err := checkNATS(d.c.NATS); err != nil {
+	if _, err := checkNATS(d.c.NATS); err != nil {
 		return err
 	}
 	if err := checkInit(d.c.Engine.InitPath); err != nil {

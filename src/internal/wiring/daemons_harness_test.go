@@ -7,15 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"faena.dev/faena/internal/auth"
-	"faena.dev/faena/internal/boltstore"
 	"faena.dev/faena/internal/client"
 	"faena.dev/faena/internal/config"
 	"faena.dev/faena/internal/faena"
@@ -41,22 +38,15 @@ type daemons struct {
 // when the test ends.
 func startDaemons(t *testing.T) *daemons {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "faena") // short: sockets of containers are below it
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
+	dir := shortDir(t)
 	images := faenatest.Registry(t, faenatest.RegistryOptions{Username: puller.Username, Password: puller.Password})
 	i := &installation{registry: images}
 	d := &daemons{nats: natstest.Start(t, natstest.Options{}), engine: relayEngine(t, filepath.Join(dir, "engine")), worker: "test-" + filepath.Base(dir),
-		url: freeAddress(t), apiOps: freeAddress(t), workerOp: freeAddress(t), fixture: i.push(t, "fixture", faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath}})}
-	makeAdmin(t, filepath.Join(dir, "api"))
+		workerOp: freeAddress(t), fixture: i.push(t, "fixture", faenatest.ImageSpec{Entrypoint: []string{faenatest.FixturePath}})}
 	shared := []string{"FAENA_NATS_URLS=" + d.nats.URLs()[0], "FAENA_REGISTRY_PRIVATE_HOSTS=" + images}
-	api, err := config.LoadAPI(append([]string{"FAENA_DATA_DIR=" + filepath.Join(dir, "api"), "FAENA_AUTH=local", "FAENA_INSTANCE=test", "FAENA_DRAIN_AFTER=1s",
-		"FAENA_LISTEN=" + d.url, "FAENA_OPERATIONS_LISTEN=" + d.apiOps}, shared...))
+	settings, url, ops := apiSettings(t, filepath.Join(dir, "api"), shared...)
+	d.url, d.apiOps = url, ops
+	api, err := config.LoadAPI(settings)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +61,9 @@ func startDaemons(t *testing.T) *daemons {
 	d.ready(t, d.apiOps)
 	d.stopWorker = start(t, "faena-worker", func(ctx context.Context) error { return wiring.RunWorker(ctx, worker, log) })
 	d.ready(t, d.workerOp)
+	if r := command(t, wiring.APIMain, settings, "a-password-of-"+wiring.FirstAdmin, "admin", "create", wiring.FirstAdmin, "--password-stdin"); r.code != 0 {
+		t.Fatalf("no admin can be made: %s", r.errs)
+	}
 	d.admin = d.login(t, wiring.FirstAdmin)
 	d.makeGroup(t, filepath.Join(dir, "w", "seal.key"))
 	return d
@@ -93,30 +86,6 @@ func (d *daemons) makeGroup(t *testing.T, key string) {
 		}
 		return err
 	})
-}
-
-// makeAdmin makes the first user, where a daemon has no way to yet.
-func makeAdmin(t *testing.T, dir string) {
-	t.Helper()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	store, err := boltstore.Open(filepath.Join(dir, "documents.db"), boltstore.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	hash, err := auth.NewLocal(nil, slog.New(slog.DiscardHandler)).Hash(t.Context(), "a-password-of-"+wiring.FirstAdmin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now().UTC()
-	if _, err := store.PutUser(t.Context(), faena.User{Schema: faena.SchemaVersion, Name: wiring.FirstAdmin, Role: faena.RoleAdmin, PasswordHash: hash,
-		Groups: map[string]int{faena.DefaultGroup: 100}, CreatedAt: now, UpdatedAt: now}); err != nil {
-		t.Fatal(err)
-	}
-	if err := store.Close(); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // start runs a daemon until stop is called or the test ends; it must not fail.

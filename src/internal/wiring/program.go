@@ -3,9 +3,12 @@ package wiring
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"log/slog"
-	"os"
+	"slices"
+	"strings"
 
 	"faena.dev/faena/internal/buildinfo"
 	"faena.dev/faena/internal/config"
@@ -15,34 +18,134 @@ import (
 // Exit codes of the daemons. A unit need not restart one that ended with exitUsage or exitSettings.
 const (
 	exitOK       = 0
-	exitFailed   = 1 // it could not start, or a part of it has failed
+	exitFailed   = 1 // it could not start, or a part of it has failed; a command could not do what it was to
 	exitUsage    = 2 // arguments that it does not know
 	exitSettings = 3 // a setting is wrong; it is named on standard error
 )
 
-// Main is what the daemons' programs have in common: it reads the settings, runs until ctx ends, and returns the exit
-// code. load returns what the daemon does, and how it logs.
-func Main(ctx context.Context, name string, args, environ []string, load func(environ []string) (func(context.Context, *slog.Logger) error, config.Log, error)) int {
+// program is a daemon and the commands beside it.
+type program struct {
+	name, about string
+	in          io.Reader
+	out, err    io.Writer
+	// load reads the settings and returns what the daemon does, and how it logs.
+	load     func() (run func(context.Context, *slog.Logger) error, log config.Log, err error)
+	commands []command
+}
+
+// command is one of a program's.
+type command struct {
+	name  string // one word or two
+	args  string // for the help
+	about string
+	// prepare declares the flags and returns what the command does with its other arguments.
+	prepare func(*flag.FlagSet) func(ctx context.Context, words []string) error
+}
+
+// usageError is a mistake in the arguments.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run runs the daemon until ctx ends, or the command that args name, and returns the exit code.
+func (p *program) run(ctx context.Context, args []string) int {
+	if len(args) == 0 {
+		return p.daemon(ctx)
+	}
 	if len(args) == 1 && args[0] == "--version" {
-		fmt.Println(buildinfo.Read().Text(name))
+		fmt.Fprintln(p.out, buildinfo.Read().Text(p.name))
 		return exitOK
 	}
-	if len(args) > 0 {
-		fmt.Fprintf(os.Stderr, "%s: unknown argument %q: settings are environment variables\n", name, args[0])
-		return exitUsage
+	for _, c := range p.commands {
+		if name := strings.Fields(c.name); len(args) >= len(name) && slices.Equal(args[:len(name)], name) {
+			return p.do(ctx, c, args[len(name):])
+		}
 	}
-	run, c, err := load(environ)
+	if last := args[len(args)-1]; last == "--help" || last == "-h" {
+		p.help()
+		return exitOK
+	}
+	fmt.Fprintf(p.err, "%s: unknown argument %q: settings are environment variables, and --help lists the commands\n", p.name, args[0])
+	return exitUsage
+}
+
+func (p *program) daemon(ctx context.Context) int {
+	run, c, err := p.load()
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		fmt.Fprintf(p.err, "%s: %v\n", p.name, err)
 		return exitSettings
 	}
-	log := telemetry.NewLogger(os.Stderr, c.Format == config.LogJSON, c.Level)
-	if err := run(ctx, log); err != nil {
-		log.Error(name+" has ended", "error", err)
-		if _, wrong := errors.AsType[settingError](err); wrong {
-			return exitSettings
-		}
-		return exitFailed
+	log := telemetry.NewLogger(p.err, c.Format == config.LogJSON, c.Level)
+	err = run(ctx, log)
+	if err == nil {
+		return exitOK
 	}
-	return exitOK
+	log.Error(p.name+" has ended", "error", err)
+	if _, wrong := errors.AsType[settingError](err); wrong {
+		return exitSettings
+	}
+	return exitFailed
+}
+
+func (p *program) do(ctx context.Context, c command, args []string) int {
+	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // what is wrong is said below, in the words of the program
+	run := c.prepare(flags)
+	words, err := parse(flags, args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		p.helpOn(c, flags)
+		return exitOK
+	case err != nil:
+		err = usageError{err}
+	default:
+		err = run(ctx, words)
+	}
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(p.err, "%s %s: %v\n", p.name, c.name, err)
+	if _, ok := errors.AsType[usageError](err); ok {
+		fmt.Fprintf(p.err, "usage: %s\n", p.usage(c))
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// parse reads flags wherever they stand, and returns the other arguments.
+func parse(flags *flag.FlagSet, args []string) (words []string, err error) {
+	for {
+		if err := flags.Parse(args); err != nil {
+			return nil, err
+		}
+		if args = flags.Args(); len(args) == 0 {
+			return words, nil
+		}
+		words, args = append(words, args[0]), args[1:]
+	}
+}
+
+func (p *program) usage(c command) string {
+	return strings.TrimSpace(strings.Join([]string{p.name, c.name, c.args}, " "))
+}
+
+func (p *program) help() {
+	fmt.Fprintf(p.out, "%s\nSettings are environment variables; docs/settings.md lists them.\n\n", p.about)
+	fmt.Fprintf(p.out, "  %s\n      Run the daemon.\n  %s --version\n      Print the version.\n", p.name, p.name)
+	for _, c := range p.commands {
+		first, _, _ := strings.Cut(c.about, "\n")
+		fmt.Fprintf(p.out, "  %s\n      %s\n", p.usage(c), first)
+	}
+}
+
+func (p *program) helpOn(c command, flags *flag.FlagSet) {
+	fmt.Fprintf(p.out, "usage: %s\n\n%s\n", p.usage(c), c.about)
+	flags.VisitAll(func(f *flag.Flag) {
+		value, text := flag.UnquoteUsage(f)
+		fmt.Fprintf(p.out, "\n  %s\n      %s", strings.TrimSpace("--"+f.Name+" "+value), text)
+		if f.DefValue != "" && f.DefValue != "false" {
+			fmt.Fprintf(p.out, " Default: %s.", f.DefValue)
+		}
+	})
+	fmt.Fprintln(p.out)
 }
