@@ -96,25 +96,12 @@ func (d *doctor) streams(list []client.StreamHealth) {
 	d.note("streams", good, nil)
 }
 
-// troubleOf says what is wrong with a stream, and what to do; "" for nothing.
+// troubleOf is what the API finds wrong with a stream, with the servers that it concerns; "" for nothing.
 func troubleOf(s client.StreamHealth) string {
-	var all []string
-	switch {
-	case s.Leader != "" && s.Problem != "":
-		all = append(all, s.Problem)
-	case s.Problem != "": // nothing else is known of it
+	if s.Problem == "" || len(s.Behind) == 0 {
 		return s.Problem
-	case s.Leader == "":
-		all = append(all, "no server leads it, so it takes nothing: start the NATS servers that are away, a majority must be there")
 	}
-	if s.Replicas != s.Wanted {
-		all = append(all, fmt.Sprintf("it has %s, FAENA_NATS_REPLICAS wants %d: change the setting, or the stream (nats stream edit --replicas)",
-			count(s.Replicas, "replica"), s.Wanted))
-	}
-	if len(s.Behind) > 0 {
-		all = append(all, fmt.Sprintf("the copy on %s is behind: it catches up by itself once that server is there", strings.Join(s.Behind, ", ")))
-	}
-	return strings.Join(all, "; ")
+	return s.Problem + " (" + strings.Join(s.Behind, ", ") + ")"
 }
 
 func (d *doctor) documents(h client.DocumentsHealth) {

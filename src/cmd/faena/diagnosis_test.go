@@ -60,16 +60,19 @@ func TestDoctor_Troubles(t *testing.T) {
 		{"a server is away", func() { c.found.Servers[1] = faena.QueueServer{Address: "n2:4222", Problem: "It is away: start it."} },
 			[]string{"nats n1:4222 ok ", "nats n2:4222 BAD It is away: start it.\n"}},
 		{"a server is old", func() { c.found.Servers[1].Problem = "It is older than 2.12." }, []string{"nats n2:4222 BAD It is older than 2.12.\n"}},
-		{"a stream without a leader", func() { c.found.Streams[2].Leader = "" }, []string{"streams BAD S3: no server leads it"}},
-		{"few replicas", func() { c.found.Streams[2].Replicas = 1 }, []string{"streams BAD S3: it has 1 replica, FAENA_NATS_REPLICAS wants 3: "}},
-		{"a stream that was changed", func() { c.found.Streams[2].Problem = "Its retention is another." }, []string{"streams BAD S3: Its retention is another.\n"}},
-		{"several troubles of one", func() { c.found.Streams[2].Replicas, c.found.Streams[2].Leader = 2, "" },
-			[]string{"streams BAD S3: no server leads it", "; it has 2 replicas, "}},
-		{"all are behind", func() {
+		{"few replicas", func() {
+			c.found.Streams[2].Replicas, c.found.Streams[2].Problem = 1, "FAENA_NATS_REPLICAS is 3, it has 1."
+		},
+			[]string{"streams BAD S3: FAENA_NATS_REPLICAS is 3, it has 1.\n"}},
+		{"a server of all is away", func() {
 			for i := range c.found.Streams {
-				c.found.Streams[i].Behind = []string{"n2", "n3"}
+				c.found.Streams[i].Behind, c.found.Streams[i].Problem = []string{"n2 (away)", "n3 (7 behind)"}, "it takes nothing: start them"
 			}
-		}, []string{"streams BAD S1, S2, S3, S4 and 8 more: the copy on n2, n3 is behind: "}},
+		}, []string{"streams BAD S1, S2, S3, S4 and 8 more: it takes nothing: start them (n2 (away), n3 (7 behind))\n"}},
+		{"several troubles", func() {
+			c.found.Streams[2].Problem, c.found.Streams[3].Problem = "It is not there.", "Its consumer is paused."
+		},
+			[]string{"streams BAD S3: It is not there.\n", "streams BAD S4: Its consumer is paused.\n"}},
 		{"no document store", func() { c.found.Documents.Problem = "It does not answer." }, []string{"documents BAD mongodb: It does not answer.\n"}},
 		{"a pending group", func() { groups.ConnectedAt = nil; c.groups["batch"] = groups }, []string{"group batch BAD it is pending, ", "group default ok "}},
 		{"no worker", func() { groups.Workers, groups.Ready = 0, 0; c.groups["batch"] = groups }, []string{"group batch BAD it has no worker: start faena-worker "}},

@@ -610,15 +610,17 @@ type State string
 
 // StreamHealth A stream, bucket or object store.
 type StreamHealth struct {
-	// Behind Servers whose copy is behind.
+	// Behind Servers whose copy is behind, each with by how much.
 	Behind []string `json:"behind,omitempty"`
 
 	// Group Absent of what belongs to all groups.
 	Group string `json:"group,omitempty"`
 
-	// Leader The server that leads it; absent where none does.
-	Leader  string `json:"leader,omitempty"`
-	Name    string `json:"name"`
+	// Leader The server that leads it; absent where none does, and of a server without a cluster.
+	Leader string `json:"leader,omitempty"`
+	Name   string `json:"name"`
+
+	// Problem What is wrong, and what to do.
 	Problem string `json:"problem,omitempty"`
 
 	// Replicas That it has.
