@@ -125,9 +125,9 @@ func (b *Bus) refused(ctx context.Context, have *jetstream.StreamInfo, want *jet
 	switch {
 	case code == codeNoPeers && strings.Contains(text, "insufficient storage"),
 		code == codeStorageFull, code == codeServerFull, code == codeAccountFull:
-		return misfit(err, "stream %s is to keep up to %s, and no NATS server has as much of its max_file_store left: raise max_file_store "+
-			"(and FAENA_NATS_MAX_STORE with it), or lower FAENA_GROUP_MAX_STORE, of which a group's queue takes a quarter and its objects a half, now of %s",
-			want.Name, size(max(want.MaxBytes, 0)), size(b.o.GroupStore))
+		return misfit(err, "stream %s may keep %s, and no NATS server has so much of its max_file_store left: raise max_file_store "+
+			"(and FAENA_NATS_MAX_STORE with it), or lower FAENA_GROUP_MAX_STORE, now %s, of which a group's queue takes a quarter and its objects a half",
+			want.Name, size(want.MaxBytes), size(b.o.GroupStore))
 	case code == codeNoPeers && want.Replicas > 1, code == codeNotClustered:
 		return b.tooFew(ctx, want, err)
 	case code == codeOverlap:
@@ -283,9 +283,11 @@ func limit[T int | int32 | int64](n T) T {
 	return n
 }
 
-// size writes bytes for people.
+// size writes bytes for people; 0 is no limit.
 func size(n int64) string {
 	switch {
+	case n <= 0:
+		return "any number of bytes"
 	case n >= 1<<30:
 		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 	case n >= 1<<20:
