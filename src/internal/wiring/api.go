@@ -75,7 +75,7 @@ func NewAPI(o APIOptions) (*API, error) {
 		who = a.Local
 	}
 	a.Control = control.New(control.Options{
-		Instance: o.Serve.Instance, Version: buildinfo.Read().Version, Bus: o.Bus, Documents: o.Documents, Sealer: sealer,
+		Instance: o.Serve.Instance, Version: buildinfo.Read().Version, Bus: o.Bus, Health: o.Bus, Documents: o.Documents, Sealer: sealer,
 		Resolver: registry.NewResolver(o.Registries), Passwords: who, Observer: o.Metrics, Logger: o.Logger, Arch: o.Serve.Arch, Default: o.Default, SingleHost: o.SingleHost,
 		Retention: o.Retention.Age, RetentionBytes: int64(o.Retention.Bytes), DocumentsKind: o.Kind, DocumentsWarning: o.Warning,
 		MaxParameterBytes: int64(o.Limits.MaxParameter), AsyncStartWithin: o.Limits.AsyncStartWithin, DrainAfter: o.Limits.DrainAfter,
