@@ -43,13 +43,16 @@ func Refused(ctx context.Context, o Options) error {
 		if w == "" {
 			continue
 		}
-		servers := []string{o.URLs[i]}
+		servers := o.URLs[i]
 		for k := i + 1; k < len(words); k++ {
 			if words[k] == w {
-				servers, words[k] = append(servers, o.URLs[k]), ""
+				servers, words[k] = servers+", "+o.URLs[k], ""
 			}
 		}
-		said = append(said, strings.Join(servers, " and ")+" "+w)
+		if servers != o.URLs[i] {
+			servers = "each of " + servers
+		}
+		said = append(said, servers+" "+w)
 	}
 	if len(said) == 0 {
 		return nil
@@ -81,10 +84,17 @@ func because(err error) string {
 		return "does not know the nkey of FAENA_NATS_NKEY_FILE, or asks for one: put what faena-api nats-config prints into the servers' configuration and reload them"
 	case errors.Is(err, nats.ErrNoServers), errors.Is(err, syscall.ECONNREFUSED):
 		return "takes no connection: start the server, or correct FAENA_NATS_URLS"
+	case unknownHost(err):
+		return "has a name that nobody knows: correct FAENA_NATS_URLS, or the name service of this host"
 	case timedOut(err) && has("connect to nats"):
 		return "does not answer: start the server, open the way to it, or correct FAENA_NATS_URLS"
 	}
 	return "cannot be used: " + text
+}
+
+func unknownHost(err error) bool {
+	_, ok := errors.AsType[*net.DNSError](err)
+	return ok
 }
 
 func timedOut(err error) bool {
