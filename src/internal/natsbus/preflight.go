@@ -17,7 +17,7 @@ const (
 	// minVersion is the oldest server whose streams keep what is promised here.
 	minVersion = "2.12"
 	// preflightFor bounds each question of the preflight: who may not ask is given no answer.
-	preflightFor = 3 * time.Second
+	preflightFor = 2 * time.Second
 )
 
 // Misfit is what only an operator can mend: a server, a stream or a setting is not as this daemon needs it. Error is one line
