@@ -162,6 +162,22 @@ func (cutOff) FollowLogs(_ context.Context, _, _ string, fn func(int64, []byte) 
 	panic("a secret of the process")
 }
 
+// newer are activations that a newer version has written.
+type newer struct{ useCases }
+
+func (newer) Activation(context.Context, string, string) (faena.Record, error) {
+	return faena.Record{}, fmt.Errorf("decode ann/f: %w", faena.ErrSchema)
+}
+
+// What another version has written is there, and will be read after the upgrade.
+func TestCalls_OfAnotherVersion(t *testing.T) {
+	s := start(t).serve(t, func(s *site) { s.api.o.Activations = newer{s.api.o.Activations} })
+	p := s.call(http.MethodGet, "/v1/activations/0198c5a1-7f0e-7cc3-98c4-dc0c0c07398f", as("ann")).problem(http.StatusServiceUnavailable, "schema_unknown")
+	if !p.Retryable || p.Component != ComponentStore {
+		t.Errorf("it is not retryable, or not the store's: %+v", p)
+	}
+}
+
 // What nobody foresaw is a 500 that tells nothing but where to look, and the next call is answered.
 func TestCalls_Unforeseen(t *testing.T) {
 	s := start(t).serve(t, func(s *site) { s.api.o.Activations = broken{s.api.o.Activations} })

@@ -22,6 +22,10 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 			Message: "The call was given up. An activation that was accepted goes on."}
 	}
 	e, ok := errors.AsType[*faena.Error](err)
+	if !ok && errors.Is(err, faena.ErrSchema) {
+		e, ok = &faena.Error{Kind: faena.KindUnavailable, Reason: "schema_unknown", Component: faena.ComponentStore, Retryable: true,
+			RetryAfter: 10 * time.Second, Message: "Another version of Faena has written it, and this one does not read it. Ask again when the upgrade is complete.", Err: err}, true
+	}
 	if ok {
 		_, ok = answers[e.Kind] // one that is not in the table is a bug
 	}

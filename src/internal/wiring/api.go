@@ -83,6 +83,7 @@ func NewAPI(o APIOptions) (*API, error) {
 	a.server = httpapi.New(httpapi.Options{Functions: a.Control, Activations: a.Control, Users: a.Control, Workers: a.Control, Health: a.Control,
 		Groups: a.Control, Diagnoser: a.Control,
 		Auth: who, Logger: o.Logger, Observer: o.Metrics, MaxParameterBytes: int64(o.Limits.MaxParameter)}).Server()
+	o.Bus.OnUnreadable(o.Metrics.Unreadable)
 	o.Metrics.Queue(func(ctx context.Context) ([]telemetry.QueueStats, error) {
 		return queueStats(ctx, o.Bus, a.Control.GroupNames())
 	})
