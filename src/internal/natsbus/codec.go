@@ -2,6 +2,7 @@ package natsbus
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -124,6 +125,19 @@ func (c *codec) decodeRevision(raw json.RawMessage) (*faena.Revision, error) {
 	}
 	c.decoded[string(raw)] = rev
 	return rev, nil
+}
+
+// recordAt decodes the record that stands under a subject. Who may write to a bucket may write anything into it: a record of
+// another group, user or activation than its key says is an error.
+func recordAt(subject string, p []byte) (*faena.Record, error) {
+	r, err := decodeRecord(p)
+	if err != nil {
+		return nil, err
+	}
+	if recordSubject(r.Group, r.User, r.ID) != subject {
+		return nil, errors.New("decode a record: it is another activation's than its key says")
+	}
+	return r, nil
 }
 
 func decodeRecord(p []byte) (*faena.Record, error) {

@@ -44,12 +44,14 @@ type Deliveries struct {
 	pulls   []time.Time      // with the server: when each counts as lost. The server answers them in order
 	timer   *time.Timer      // of the first of pulls, or of pulling again
 	closed  bool
+	calmed  sync.Once
+	quiet   chan struct{} // closed by calmed when no pull is with the server any more, after Close
 }
 
 // Deliveries opens the consumer of a group.
 func (b *Bus) Deliveries(group string) (*Deliveries, error) {
 	d := &Deliveries{b: b, pull: b.asked(pullSubject(queueStream(group), workersConsumer)), inbox: b.nc.NewInbox(),
-		body: []byte(`{"batch":1,"expires":` + strconv.FormatInt(int64(pullFor), 10) + `}`)}
+		body: []byte(`{"batch":1,"expires":` + strconv.FormatInt(int64(pullFor), 10) + `}`), quiet: make(chan struct{})}
 	var err error
 	if d.sub, err = b.nc.Subscribe(d.inbox, d.arrived); err != nil {
 		return nil, fmt.Errorf("subscribe to the queue of group %s: %w", group, err)
@@ -60,17 +62,32 @@ func (b *Bus) Deliveries(group string) (*Deliveries, error) {
 	return d, nil
 }
 
-// Close ends every Next, and waits for at most closeFor until what was on its way has been handed back.
+// Close ends every Next, and waits until what was on its way has been handed back: for at most closeFor, and before that, with
+// a worker's identity, until the last pull has been answered.
 func (d *Deliveries) Close() error {
 	d.stopped()
 	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
 	d.closed = true
 	for _, w := range d.waiting {
 		close(w)
 	}
 	d.waiting = nil
 	d.timer.Stop()
+	d.calm()
 	d.mu.Unlock()
+	if d.b.o.confined() && d.b.Connected() {
+		// In a cluster the server that leads the consumer knows nothing of inboxes in another account on another server: it
+		// would go on sending to one that is gone.
+		select {
+		case <-d.quiet:
+		case <-time.After(pullFor + pullLost):
+		case <-d.ended:
+		}
+	}
 	// The server gives nothing more to an inbox without a subscription; what it has sent before comes in the meantime.
 	err := d.sub.Drain()
 	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrBadSubscription) {
@@ -140,6 +157,7 @@ func (d *Deliveries) arrived(m *nats.Msg) {
 	if len(d.pulls) > 0 {
 		d.pulls = d.pulls[1:]
 	}
+	d.calm()
 	if status := m.Header.Get(headerStatus); status != "" && len(m.Data) == 0 {
 		switch status {
 		case "404", "408": // it has expired
@@ -158,6 +176,13 @@ func (d *Deliveries) arrived(m *nats.Msg) {
 	}
 	d.waiting[0] <- m
 	d.waiting = d.waiting[1:]
+}
+
+// calm tells Close when there is nothing more to come. The caller holds mu.
+func (d *Deliveries) calm() {
+	if d.closed && len(d.pulls) == 0 {
+		d.calmed.Do(func() { close(d.quiet) })
+	}
 }
 
 // expired forgets pulls that the server never answered, and pulls again.

@@ -75,13 +75,17 @@ func (i *installation) authorization(t testing.TB, groups ...string) []byte {
 // connect connects as a worker of a group does, or as an API, with an AckWait that no test outlives.
 func (i *installation) connect(t testing.TB, group string) *natsbus.Bus {
 	t.Helper()
-	b, err := natsbus.Connect(t.Context(), natsbus.Options{Name: "test", URLs: i.servers.URLs(), TLS: i.servers.TLS(), NkeySeed: i.seeds[group], Group: group,
-		Replicas: i.replicas, MaxStore: 64 << 20, AckWait: time.Hour})
+	b, err := natsbus.Connect(t.Context(), i.options(group, i.servers.URLs()...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
 	return b
+}
+
+func (i *installation) options(group string, urls ...string) natsbus.Options {
+	return natsbus.Options{Name: "test", URLs: urls, TLS: i.servers.TLS(), NkeySeed: i.seeds[group], Group: group, Replicas: i.replicas,
+		MaxStore: 64 << 20, AckWait: time.Hour}
 }
 
 // intruder is a connection that says what it likes with somebody's key.

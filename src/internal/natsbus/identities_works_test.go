@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,8 +24,38 @@ func TestAuthorization_Works(t *testing.T) {
 			i.activation(t, w)
 			i.hints(t, w)
 			i.upkeep(t, w)
+			i.handover(t)
 		})
 	}
+}
+
+// handover is what is queued after workers have gone: it must not wait for them, whichever server each was connected to.
+func (i *installation) handover(t *testing.T) {
+	var workers sync.WaitGroup
+	for _, url := range i.servers.URLs() {
+		w, err := natsbus.Connect(t.Context(), i.options(group, url))
+		noError(t, err)
+		workers.Go(func() {
+			defer w.Close()
+			d, err := w.Deliveries(group)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			if m, err := d.Next(ctx); err == nil {
+				t.Errorf("there is %+v", m)
+			}
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	workers.Wait()
+	publish(t, i.api, record("ana", 1))
+	m := next(t, deliveries(t, i.connect(t, group)))
+	noError(t, m.DoubleAck(t.Context()))
 }
 
 // activation is the way of one, with a parameter and a result that are objects.
@@ -133,14 +164,8 @@ func (i *installation) hints(t *testing.T, w *natsbus.Bus) {
 	expect("cancel "+r.ID, func() error { return i.api.RequestCancel(ctx, otherGroup, r.ID) })
 	subscribe(i.api.Changed(func(kind, user, name string) { got <- "changed " + kind + user + name }))
 	expect("changed fug", func() error { return i.api.PublishChanged("f", "u", "g") })
-	subscribe(w.ServeLogs(otherGroup, func(id string) (int64, []byte, bool) { return 5, []byte("so far"), id == r.ID }))
-	faenatest.EventuallyNil(t, 20*time.Second, "the log so far is told", func() error {
-		offset, data, err := i.api.LogSoFar(ctx, otherGroup, r.ID)
-		if err == nil && (offset != 5 || string(data) != "so far") {
-			err = fmt.Errorf("got %d %q", offset, data)
-		}
-		return err
-	})
+	subscribe(w.ServeLogs(otherGroup, func(string) (int64, []byte, bool) { return 5, []byte("so far"), true }))
+	i.told(t, otherGroup, "so far")
 }
 
 // upkeep is the rest of what an API and a worker do.
@@ -198,4 +223,75 @@ func (i *installation) upkeep(t *testing.T, w *natsbus.Bus) {
 	}
 	noError(t, i.api.DeclareGroup(ctx, "new"))
 	noError(t, i.api.RemoveGroup(ctx, "new"))
+}
+
+// told waits until the API is told the log so far.
+func (i *installation) told(t *testing.T, group, want string) {
+	t.Helper()
+	faenatest.EventuallyNil(t, 20*time.Second, "the log so far is told", func() error {
+		_, data, err := i.api.LogSoFar(t.Context(), group, newID())
+		if err == nil && string(data) != want {
+			err = fmt.Errorf("it is %q", data)
+		}
+		return err
+	})
+}
+
+// TestAuthorization_Reload: a group is let in, and shut out, while the servers run, and nobody else is disturbed.
+func TestAuthorization_Reload(t *testing.T) {
+	t.Parallel()
+	i := install(t, 3)
+	w := i.connect(t, group)
+	d := deliveries(t, w)
+	first := make(chan natsbus.Delivery, 1)
+	go func() {
+		if m, err := d.Next(t.Context()); err == nil {
+			first <- m
+		}
+	}()
+	cancels := make(chan string, 1)
+	stop, err := w.Cancels(group, func(id string) { cancels <- id })
+	noError(t, err)
+	defer stop()
+	stop, err = w.ServeLogs(group, func(string) (int64, []byte, bool) { return 0, []byte("log"), true })
+	noError(t, err)
+	defer stop()
+
+	i.servers.Authorize(t, i.authorization(t, group, otherGroup, "late"))
+	t.Run("the group that is new works", func(t *testing.T) {
+		noError(t, i.api.DeclareGroup(t.Context(), "late"))
+		i.fill(t, "late")
+		late := i.connect(t, "late")
+		stop, err := late.ServeLogs("late", func(string) (int64, []byte, bool) { return 0, []byte("late"), true })
+		noError(t, err)
+		defer stop()
+		i.told(t, "late", "late")
+	})
+	t.Run("the others go on", func(t *testing.T) {
+		publish(t, i.api, record("ana", 0))
+		select {
+		case m := <-first:
+			noError(t, m.DoubleAck(t.Context()))
+		case <-time.After(20 * time.Second):
+			t.Error("a place that waited before is given nothing")
+		}
+		noError(t, i.api.RequestCancel(t.Context(), group, "x"))
+		select {
+		case <-cancels:
+		case <-time.After(10 * time.Second):
+			t.Error("a cancellation is not heard")
+		}
+		i.told(t, group, "log")
+	})
+	t.Run("a group that is shut out is away, and comes back when it is let in", func(t *testing.T) {
+		i.servers.Authorize(t, i.authorization(t, otherGroup, "late"))
+		faenatest.Eventually(t, 20*time.Second, "it is disconnected", func() bool { return !w.Connected() })
+		if !i.api.Connected() {
+			t.Error("the API is disconnected, too")
+		}
+		i.servers.Authorize(t, i.authorization(t, group, otherGroup, "late"))
+		faenatest.Eventually(t, 20*time.Second, "it is connected again", w.Connected)
+		publish(t, i.api, record("ana", 1))
+		noError(t, next(t, d).DoubleAck(t.Context()))
+	})
 }

@@ -119,7 +119,9 @@ func Authorization(api string, groups map[string]string) ([]byte, error) {
 	}
 	var w config
 	w.line("# Who may connect to the NATS servers of this Faena installation, and what for. `faena-api nats-config` prints it: print it")
-	w.line("# again when a group was made or removed, and reload every server. The private halves of the keys are with the daemons alone.")
+	w.line("# again when a group was made or removed, give it to every server, and then reload each of them twice, before the group's")
+	w.line("# first worker starts: what a new account imports works from the second reload, or from a restart, on (nats-server 2.15).")
+	w.line("# The private halves of the keys are with the daemons alone.")
 	w.block("accounts", func() {
 		w.line("# The APIs, and all that is stored.")
 		w.block(account, func() {

@@ -91,7 +91,7 @@ func (b *Bus) record(ctx context.Context, group, user, id string) (*faena.Record
 	if !ok {
 		return nil, stored{}, faena.NotFound("activation", id)
 	}
-	r, err := decodeRecord(m.Data)
+	r, err := recordAt(m.Subject, m.Data)
 	if err != nil {
 		return nil, stored{}, fmt.Errorf("read record %s: %w", id, unknownSchema(id, err))
 	}
@@ -150,7 +150,7 @@ func (b *Bus) LiveRecords(ctx context.Context, group, user string) ([]*faena.Rec
 			if err != nil || !ok { // purged since it was listed
 				return err
 			}
-			*slot, _ = decodeRecord(m.Data)
+			*slot, _ = recordAt(subject, m.Data)
 			return nil
 		})
 	}

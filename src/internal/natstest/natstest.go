@@ -216,7 +216,8 @@ func (c *Servers) JetStream(t testing.TB) jetstream.JetStream {
 	return js
 }
 
-// Authorize replaces Options.Authorization while the servers run. Clients that may no longer connect are disconnected.
+// Authorize replaces Options.Authorization while the servers run. Clients that may no longer connect are disconnected. Each
+// server is reloaded twice, as operators are told to: what an account imports that is new works from the second time on (2.15.2).
 func (c *Servers) Authorize(t testing.TB, block []byte) {
 	t.Helper()
 	c.mu.Lock()
@@ -225,15 +226,17 @@ func (c *Servers) Authorize(t testing.TB, block []byte) {
 		t.Fatal(err)
 	}
 	for i, s := range c.each {
-		if s.s == nil {
-			continue // it reads the file when it starts
-		}
-		o, err := c.options(i)
-		if err == nil {
-			err = s.s.ReloadOptions(o)
-		}
-		if err != nil {
-			t.Fatalf("reload %s: %v", c.name(i), err)
+		for range 2 {
+			if s.s == nil {
+				continue // it reads the file when it starts
+			}
+			o, err := c.options(i)
+			if err == nil {
+				err = s.s.ReloadOptions(o)
+			}
+			if err != nil {
+				t.Fatalf("reload %s: %v", c.name(i), err)
+			}
 		}
 	}
 }
