@@ -72,7 +72,8 @@ type times struct {
 	admitBudget time.Duration // for record and message together
 	groupsEvery time.Duration // the groups are read although nobody announced a change
 	projectAll  time.Duration // the counters of all users are projected
-	sweepEvery  time.Duration // the buckets are listed; more seldom where that takes long
+	sweepEvery  time.Duration // the buckets are listed
+	sweepRest   int           // but pauses at least so many times as long as that took
 	// orphanAge is how old a record must be before it is asked whether its message is there: admission takes four seconds at
 	// most.
 	orphanAge  time.Duration
@@ -81,7 +82,7 @@ type times struct {
 
 func usualTimes() times {
 	return times{syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget, groupsEvery: 10 * time.Second, projectAll: time.Minute,
-		sweepEvery: 5 * time.Second, orphanAge: time.Minute, pruneEvery: time.Minute}
+		sweepEvery: 5 * time.Second, sweepRest: 20, orphanAge: time.Minute, pruneEvery: time.Minute}
 }
 
 // deployed is a function with the revision that serves it. Neither is changed after it was made: the bus keeps the

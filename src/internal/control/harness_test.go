@@ -53,7 +53,8 @@ func several(_ *rig, o *Options, _ *times) { o.SingleHost = false }
 
 // hasty makes the leader do each second what it does each minute.
 func hasty(_ *rig, _ *Options, t *times) {
-	t.sweepEvery, t.orphanAge, t.pruneEvery, t.projectAll = 50*time.Millisecond, 400*time.Millisecond, 200*time.Millisecond, time.Second
+	t.sweepEvery, t.sweepRest, t.orphanAge = 50*time.Millisecond, 1, 400*time.Millisecond
+	t.pruneEvery, t.projectAll = 200*time.Millisecond, time.Second
 }
 
 // wired is for an API that is killed.
@@ -129,10 +130,29 @@ func (r *rig) stop() {
 	}
 }
 
-// kill ends the API at once: nothing more of it reaches the server. It does not wait.
+// kill ends the API at once: nothing more of it reaches the server or the store. It does not wait.
 func (r *rig) kill() {
 	r.wire.cut()
+	r.dead()
+}
+
+func (r *rig) dead() {
+	r.documents.away.Store(true)
 	r.cancel()
+}
+
+// dies makes the API be killed at the n-th message that it sends under a subject with a prefix, before or after that.
+func (r *rig) dies(prefix string, n int, v verdict) {
+	r.wire.on(func(subject string) verdict {
+		if strings.HasPrefix(subject, prefix) {
+			n--
+		}
+		if n > 0 {
+			return pass
+		}
+		r.dead()
+		return v
+	})
 }
 
 // user makes or changes a user with a limit.
@@ -218,6 +238,13 @@ func (r *rig) history(n int) {
 // is counted, and counters that say so.
 func (r *rig) quiet() {
 	r.t.Helper()
+	r.empty()
+	r.nats.counters(r.t, "ann", map[string]string{activeCounter: "0"})
+}
+
+// empty is quiet but for the counters, which want a leader.
+func (r *rig) empty() {
+	r.t.Helper()
 	faenatest.EventuallyNil(r.t, patience, "all is quiet", func() error {
 		active, err := r.bus.ActiveByUser(r.t.Context(), group)
 		if err != nil || len(active) > 0 {
@@ -234,7 +261,6 @@ func (r *rig) quiet() {
 		}
 		return nil
 	})
-	r.nats.counters(r.t, "ann", map[string]string{activeCounter: "0"})
 }
 
 // idAt is an id that was made at a time.
@@ -345,6 +371,19 @@ func (n *natsServer) counters(t *testing.T, user string, want map[string]string)
 			return err
 		})
 	}
+}
+
+// recorderWait is how long from now on what an API was given to record stays away from the others when it dies. Any API that
+// starts sets it back to a minute.
+func (n *natsServer) recorderWait(t *testing.T, wait time.Duration) {
+	t.Helper()
+	js := n.JetStream(t)
+	consumer, err := js.Consumer(t.Context(), "KV_activations-"+group, "recorder")
+	noError(t, err)
+	config := consumer.CachedInfo().Config
+	config.AckWait = wait
+	_, err = js.UpdateConsumer(t.Context(), "KV_activations-"+group, config)
+	noError(t, err)
 }
 
 // objects counts what is in a group's object store.

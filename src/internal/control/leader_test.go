@@ -110,10 +110,9 @@ func TestControl_Lead_Paused(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			const orphans, old = 3, pruneBatch + 20
-			keep := func(_ *rig, o *Options, _ *times) { o.Retention = 24 * time.Hour }
-			one := start(t, several, hasty, silent, keep)
+			one := start(t, several, hasty, silent, keep(24*time.Hour, 0))
 			leads(t, takesOver, one)
-			two := one.another("api-2", several, hasty, keep)
+			two := one.another("api-2", several, hasty, keep(24*time.Hour, 0))
 			two.user("ann", 20)
 			two.deploy("ann", "f")
 			g := newGate()

@@ -2,8 +2,11 @@ package control
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
+
+	"faena.dev/faena/internal/faena"
 )
 
 // reconcileAgain is how long a reconciliation that failed waits for the next try.
@@ -49,17 +52,37 @@ func (c *Control) reconcile(ctx context.Context, group string) error {
 			if err != nil {
 				return err
 			}
-			for _, id := range ended {
-				if err := c.o.Bus.PurgeRecord(ctx, group, user, id); err != nil {
-					return err
-				}
-				removed++
+			if err := c.removeRecorded(ctx, group, user, ended); err != nil {
+				return err
 			}
+			removed += len(ended)
 		}
 	}
 	if removed > 0 {
 		c.tally.rebase()
 		c.log.Info("records of activations that had ended were removed from the bucket of live ones", "group", group, "records", removed)
+	}
+	return nil
+}
+
+// removeRecorded removes records that the document store has, and before each what belongs to it: the API that recorded them
+// may have been killed before it came to that, and with the record gone nobody would.
+func (c *Control) removeRecorded(ctx context.Context, group, user string, ids []string) error {
+	var batch []faena.Record
+	for _, id := range ids {
+		r, _, err := c.o.Bus.Record(ctx, group, user, id)
+		if err == nil {
+			batch = append(batch, *r)
+		} else if !faena.IsKind(err, faena.KindNotFound) && !errors.Is(err, faena.ErrSchema) {
+			return err
+		}
+	}
+	c.dropMessages(ctx, group, batch)
+	c.dropParameters(ctx, group, batch)
+	for _, id := range ids {
+		if err := c.o.Bus.PurgeRecord(ctx, group, user, id); err != nil {
+			return err
+		}
 	}
 	return nil
 }

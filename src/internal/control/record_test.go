@@ -53,18 +53,31 @@ func TestControl_Record_ExactlyOnce(t *testing.T) {
 	r.nats.counters(t, "ann", map[string]string{completedCounter: fmt.Sprint(n * 3 / 4), failedCounter: fmt.Sprint(n / 4)})
 }
 
-func TestControl_Record_SharedByTwo(t *testing.T) {
+// Three APIs record at the same time, and the store of each fails at times: each activation is recorded once.
+func TestControl_Record_SharedByThree(t *testing.T) {
 	t.Parallel()
-	one := start(t)
+	// What is handed back while another API purges stays away, until the leader has it recorded.
+	soon := func(_ *rig, _ *Options, t *times) {
+		t.sweepEvery, t.sweepRest, t.orphanAge = 50*time.Millisecond, 1, time.Second
+	}
+	one := start(t, several, soon)
 	one.user("ann", 100)
 	one.deploy("ann", "f")
-	two := one.another("api-2")
-	one.worker(4, echo)
-	const n = 100
+	apis := []*rig{one, one.another("api-2", several, soon), one.another("api-3", several, soon)}
+	for i, api := range apis {
+		api.documents.insert = func(n int64) (error, bool) {
+			if n%3 == int64(i) {
+				return errAway, n%2 == 0
+			}
+			return nil, false
+		}
+	}
+	one.worker(6, echo)
+	const n = 300
 	var wg sync.WaitGroup
-	for _, api := range []*rig{one, two} {
+	for _, api := range apis {
 		wg.Go(func() {
-			for range n / 2 {
+			for range n / 3 {
 				if _, err := api.call("x"); err != nil {
 					t.Error(err)
 				}
@@ -73,11 +86,44 @@ func TestControl_Record_SharedByTwo(t *testing.T) {
 	}
 	wg.Wait()
 	one.stored(n)
-	faenatest.Eventually(t, 5*time.Second, "the bucket is empty", func() bool {
-		_, _, records, err := one.bus.Fill(t.Context(), group)
-		return err == nil && records == 0
-	})
-	one.nats.counters(t, "ann", map[string]string{activeCounter: "0", completedCounter: fmt.Sprint(n)})
+	one.quiet()
+	one.nats.counters(t, "ann", map[string]string{completedCounter: fmt.Sprint(n), failedCounter: "0"})
+	for _, api := range apis {
+		if api.documents.inserts.Load() == 0 {
+			t.Errorf("%s has recorded nothing", api.o.Instance)
+		}
+	}
+}
+
+// What happens at an API that does not lead is in the counters within a second, by what it tells the leader; and what a leader
+// leaves behind is put right by the next.
+func TestControl_Project_ByAnother(t *testing.T) {
+	t.Parallel()
+	seldom := func(_ *rig, _ *Options, t *times) { t.projectAll = time.Hour }
+	one := start(t, several, seldom, silent)
+	leads(t, takesOver, one)
+	one.nats.counters(t, "ann", map[string]string{}) // the bucket is there
+	one.user("ann", 10)
+	one.deploy("ann", "f")
+	two := one.another("api-2", several, seldom)
+	g := newGate()
+	w := two.worker(3, g.run)
+	for range 3 {
+		two.accepted("x")
+	}
+	one.nats.counters(t, "ann", map[string]string{activeCounter: "3"})
+	close(g.open)
+	one.nats.counters(t, "ann", map[string]string{activeCounter: "0", completedCounter: "3", failedCounter: "0"})
+	w.does(func(*job) (string, faena.Reason) { return "", faena.ReasonExitNonzero })
+	_, err := two.call("x")
+	noError(t, err)
+	one.nats.counters(t, "ann", map[string]string{activeCounter: "0", completedCounter: "3", failedCounter: "1"})
+
+	one.stop()
+	noError(t, two.bus.PutCounter(t.Context(), "ann", activeCounter, 7)) // it was killed in the middle of it
+	leads(t, takesOver, two)
+	two.nats.counters(t, "ann", map[string]string{activeCounter: "0", completedCounter: "3", failedCounter: "1"})
+	two.usageIs("ann", 3, 1)
 }
 
 // The counters follow within a second.

@@ -33,7 +33,7 @@ func (c *Control) sweep(ctx context.Context) {
 			c.log.Warn("what nobody would settle could not be swept; it is tried again", "error", err)
 		}
 		failing = err != nil
-		pause = max(c.sweepEvery, 20*time.Since(began))
+		pause = max(c.sweepEvery, time.Duration(c.sweepRest)*time.Since(began))
 	}
 }
 
@@ -41,12 +41,15 @@ func (c *Control) sweep(ctx context.Context) {
 type sweeper struct {
 	c    *Control
 	next map[uuid.UUID]int64 // in milliseconds of the servers' clock, as in the ids
+
+	asked, answers bool // whether the store answers, asked once in a round
 }
 
 // round looks at everything that is due. What fails in one group, or of one user, hides no other.
 func (s *sweeper) round(ctx context.Context) error {
 	still := make(map[uuid.UUID]int64, len(s.next))
 	var failed error
+	s.asked = false
 	for _, group := range s.c.groups.names() {
 		live, err := s.c.o.Bus.LiveIDs(ctx, group)
 		if err == nil {
@@ -116,7 +119,10 @@ func (s *sweeper) look(ctx context.Context, group, user, id string) (again time.
 		again = s.c.orphanAge - age
 	}
 	if r.State.Terminal() {
-		return again, nil // the recorder's
+		if age < 2*s.c.orphanAge {
+			return again, nil // the recorder's
+		}
+		return min(again, 4*s.c.orphanAge), s.remind(ctx, r, rev)
 	}
 	if r.State == faena.StateQueued {
 		left := r.StartWithin() + expireSlack - age
@@ -133,6 +139,22 @@ func (s *sweeper) look(ctx context.Context, group, user, id string) (again time.
 		return again, err
 	}
 	return again, s.lose(ctx, r, rev)
+}
+
+// remind makes the recorder be given an ended record again. What was given to an API that was killed, or handed back while the
+// store was away, comes again by itself after a minute, unless anything is purged at that moment: the server (2.15.2) then
+// forgets it for another minute, and so on.
+func (s *sweeper) remind(ctx context.Context, r *faena.Record, rev uint64) error {
+	if !s.asked {
+		s.asked, s.answers = true, s.c.o.Documents.Ping(ctx) == nil
+	}
+	if !s.answers {
+		return nil // it will be recorded when the store is back
+	}
+	if _, err := s.c.o.Bus.UpdateRecord(ctx, r, rev); err != nil && !errors.Is(err, faena.ErrStale) {
+		return err
+	}
+	return nil
 }
 
 // expire settles an activation that no worker took in time.

@@ -48,6 +48,7 @@ func (r *rig) rounds(n int) {
 func TestSweeper_NoMessage(t *testing.T) {
 	t.Parallel()
 	r := sweeping(t, hasty)
+	r.workerOf(group, "w0", 0, echo) // one is there, and takes nothing
 	rec := r.orphan(func(rec *faena.Record) { rec.Instance = r.o.Instance })
 	w := r.waits.add(rec.ID)
 	defer r.waits.remove(rec.ID)
@@ -150,10 +151,47 @@ func TestSweeper_Messages(t *testing.T) {
 	}
 }
 
+// What an API was given to record comes again late when it is killed: the leader has it recorded. While the store is away
+// nothing is written for that.
+func TestSweeper_EndedAndNotRecorded(t *testing.T) {
+	t.Parallel()
+	one := start(t, several, wired)
+	one.user("ann", 20)
+	one.deploy("ann", "f")
+	g := newGate()
+	one.worker(2, g.run)
+	const n = 10
+	for i := range n {
+		one.accepted(fmt.Sprint(i))
+	}
+	one.documents.on("Insert", func() error { one.kill(); return errAway })
+	close(g.open)
+	faenatest.Eventually(t, patience, "it is killed", one.wire.isCut)
+	two := one.another("api-2", several, hasty)
+	two.documents.away.Store(true)
+	leads(t, takesOver, two)
+	two.rounds(20)
+	if n := two.bus.count("UpdateRecord"); n > 0 {
+		t.Errorf("records were changed %d times while the store was away", n)
+	}
+	two.documents.away.Store(false)
+	since := time.Now()
+	for _, rec := range two.stored(n) {
+		if rec.State != faena.StateSucceeded {
+			t.Errorf("the record is %+v", rec)
+		}
+	}
+	two.quiet()
+	two.usageIs("ann", n, 0)
+	if two.bus.count("UpdateRecord") == 0 {
+		t.Errorf("nobody asked for it, and after %v it is recorded", time.Since(since))
+	}
+}
+
 // What is young, what stands in its slot, what runs, and what is on its way in is left alone.
 func TestSweeper_LeavesAlone(t *testing.T) {
 	t.Parallel()
-	r := sweeping(t, func(_ *rig, _ *Options, t *times) { t.sweepEvery, t.orphanAge = 20*time.Millisecond, time.Second })
+	r := sweeping(t, hasty, func(_ *rig, _ *Options, t *times) { t.orphanAge = time.Second })
 	g := newGate()
 	r.worker(1, g.run)
 	running := r.accepted("running")
