@@ -16,7 +16,7 @@ BUILD   := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## install what tests and demo need, and start a Docker Engine if none answers
@@ -68,9 +68,13 @@ test: setup ## run every test with the race detector; a skipped test fails the r
 bench: build setup ## measure an activation beside fork+exec, docker run and the Engine's API
 	cd src && go run ./internal/tools/bench
 
+.PHONY: bench-cluster
+bench-cluster: build setup ## measure the daemons apart: three NATS servers, several APIs and workers
+	cd src && go run ./internal/tools/bench cluster
+
 .PHONY: bench-queue
-bench-queue: build setup ## the long form: queue 100,000 activations, start again, let all run
-	cd src && go run ./internal/tools/bench -queued 100000
+bench-queue: build setup ## queue 100,000 activations while there is no worker, then run them with one
+	cd src && go run ./internal/tools/bench queue
 
 .PHONY: demo
 demo: build ## run unmodified images as functions, through the whole path

@@ -2,31 +2,10 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"syscall"
 	"time"
 )
-
-// compile builds the static program that everything runs.
-func compile(ctx context.Context, source, dir string) (string, error) {
-	bin := filepath.Join(dir, "noop")
-	out, err := exec.CommandContext(ctx, "gcc", "-static", "-Os", "-s", "-o", bin, source).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("compile %s: %w: %s", source, err, out)
-	}
-	info, err := os.Stat(bin)
-	if err != nil {
-		return "", err
-	}
-	if info.Size() > 1<<20 {
-		return "", fmt.Errorf("the program is %d bytes, the comparison is for one under 1 MB", info.Size())
-	}
-	return bin, nil
-}
 
 // forkExec runs the program once the bare way: a pipe, fork, exec, read to the end, wait.
 func forkExec(bin, arg string) (time.Duration, error) {
@@ -65,27 +44,4 @@ func forkExec(bin, arg string) (time.Duration, error) {
 		return 0, fmt.Errorf("the program answered %q, status %v", buf[:n], ws)
 	}
 	return took, nil
-}
-
-// usage is what a process has used so far.
-type usage struct {
-	cpu time.Duration
-	rss int64 // bytes
-}
-
-// processUsage reads a process's CPU time and resident memory.
-func processUsage(pid int) (usage, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return usage{}, err
-	}
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+2:])
-	var utime, stime, pages int64
-	for i, p := range map[int]*int64{11: &utime, 12: &stime, 21: &pages} {
-		if _, err := fmt.Sscan(string(fields[i]), p); err != nil {
-			return usage{}, err
-		}
-	}
-	const hertz = 100 // USER_HZ on every Linux architecture that Go knows
-	return usage{time.Duration(utime+stime) * time.Second / hertz, pages * int64(os.Getpagesize())}, nil
 }

@@ -2,43 +2,43 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
-	"strings"
+	"path/filepath"
 	"time"
+
+	"faena.dev/faena/internal/tools/bench/installation"
+	"faena.dev/faena/internal/tools/bench/report"
 )
 
-type options struct {
-	faena, source, out     string
-	single, parallel, slow int
-	queued                 int // instead of all others
-}
+//go:embed testdata/noop.c
+var noop []byte
 
 // bench is one run.
 type bench struct {
 	o   options
 	bin string
 	f   *appliance
-	t   *table
+	t   *report.Table
 }
 
 // measure makes one run and returns its table.
-func measure(ctx context.Context, o options) (_ *table, err error) {
+func measure(ctx context.Context, o options) (_ *report.Table, err error) {
 	dir, err := os.MkdirTemp("", "faena-bench-bin")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	b := &bench{o: o, t: &table{machine: machine()}}
-	if b.bin, err = compile(ctx, o.source, dir); err != nil {
+	b := &bench{o: o, t: &report.Table{}}
+	if b.bin, err = installation.Compile(ctx, noop, dir, "noop"); err != nil {
 		return nil, err
 	}
 	if err := importImage(ctx, b.bin); err != nil {
 		return nil, err
 	}
-	if b.f, err = startAppliance(ctx, o.faena); err != nil {
+	if b.f, err = startAppliance(ctx, filepath.Join(o.programs, "faena")); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.f.stop()) }()
@@ -46,43 +46,13 @@ func measure(ctx context.Context, o options) (_ *table, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, step := range []func(context.Context) error{b.engine, b.warm, b.parallel, b.fresh, b.first} {
+	b.t.AtMost("memory idle: worker + API + NATS", float64(idle.Resident)/1e6, 150, " MB")
+	for _, step := range []func(context.Context) error{b.engine, b.warm, b.parallel, b.fresh, b.first, b.lists} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
 	}
-	b.budget("memory idle: worker + API + NATS", float64(idle.rss)/1e6, 150, false, " MB")
 	return b.t, nil
-}
-
-func machine() string {
-	cpu := "unknown processor"
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.SplitSeq(string(text), "\n") {
-			if name, ok := strings.CutPrefix(line, "model name"); ok {
-				cpu = strings.TrimLeft(name, "\t :")
-				break
-			}
-		}
-	}
-	return fmt.Sprintf("%s, %d cores (%s), %s", time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), cpu, runtime.Version())
-}
-
-func (b *bench) row(name string, s sample, rate float64) {
-	b.t.rows = append(b.t.rows, row{name, s, rate})
-}
-
-func (b *bench) budget(name string, value, bound float64, least bool, unit string) {
-	b.t.budgets = append(b.t.budgets, budget{name, value, bound, least, unit})
-}
-
-func (b *bench) p50(name string) time.Duration {
-	for _, r := range b.t.rows {
-		if r.name == name {
-			return r.s.at(.5)
-		}
-	}
-	return 0
 }
 
 // Names of rows that budgets compare.
@@ -97,7 +67,7 @@ const (
 
 // engine measures docker run and the Engine API.
 func (b *bench) engine(ctx context.Context) error {
-	var run, whole, start sample
+	var run, whole, start report.Sample
 	for i := range b.o.slow {
 		took, err := dockerRun(ctx, fmt.Sprintf("run%d", i))
 		if err != nil {
@@ -110,9 +80,9 @@ func (b *bench) engine(ctx context.Context) error {
 		}
 		whole, start = append(whole, all), append(start, began)
 	}
-	b.row(rowDocker, run, 0)
-	b.row("Engine API: create + start + wait", whole, 0)
-	b.row(rowStart, start, 0)
+	b.t.Row(rowDocker, run, 0)
+	b.t.Row("Engine API: create + start + wait", whole, 0)
+	b.t.Row(rowStart, start, 0)
 	return nil
 }
 
@@ -126,7 +96,7 @@ func (b *bench) warm(ctx context.Context) error {
 			return err
 		}
 	}
-	var host, warm sample
+	var host, warm report.Sample
 	var cpu time.Duration
 	const rounds = 20
 	for range rounds {
@@ -149,14 +119,14 @@ func (b *bench) warm(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		warm, cpu = append(warm, s...), cpu+after.cpu-before.cpu
+		warm, cpu = append(warm, s...), cpu+after.CPU-before.CPU
 	}
-	b.row(rowHost, host, 0)
-	b.row(rowWarm, warm, 0)
-	b.budget("warm p50 ÷ the host's fork+exec", ratio(b.p50(rowWarm), b.p50(rowHost)), 2.5, false, " ×")
-	b.budget("docker run ÷ warm p50", ratio(b.p50(rowDocker), b.p50(rowWarm)), 80, true, " ×")
-	b.budget("one client: p99 ÷ p50", ratio(warm.at(.99), warm.at(.5)), 6, false, " ×")
-	b.budget("CPU of API + NATS + worker per activation, one client", float64(cpu.Microseconds())/1000/float64(len(warm)), 1, false, " ms")
+	b.t.Row(rowHost, host, 0)
+	b.t.Row(rowWarm, warm, 0)
+	b.t.AtMost("warm p50 ÷ the host's fork+exec", ratio(b.t.Median(rowWarm), b.t.Median(rowHost)), 2.5, " ×")
+	b.t.AtLeast("docker run ÷ warm p50", ratio(b.t.Median(rowDocker), b.t.Median(rowWarm)), 80, " ×")
+	b.t.AtMost("one client: p99 ÷ p50", ratio(warm.At(.99), warm.At(.5)), 6, " ×")
+	b.t.AtMost("CPU of API + NATS + worker per activation, one client", float64(cpu.Microseconds())/1000/float64(len(warm)), 1, " ms")
 	return nil
 }
 
@@ -178,12 +148,12 @@ func (b *bench) parallel(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.row(fmt.Sprintf("Faena, warm `reuse`, %d clients", clients), s, rate)
-		cpu := float64((after.cpu - before.cpu).Microseconds()) / 1000 / float64(len(s))
-		b.t.notes = append(b.t.notes, fmt.Sprintf("%d clients: %.2f ms of CPU per activation in API, NATS and worker; resident memory %d MB.", clients, cpu, after.rss/1e6))
+		b.t.Row(fmt.Sprintf("Faena, warm `reuse`, %d clients", clients), s, rate)
+		cpu := float64((after.CPU - before.CPU).Microseconds()) / 1000 / float64(len(s))
+		b.t.Note("%d clients: %.2f ms of CPU per activation in API, NATS and worker; resident memory %d MB.", clients, cpu, after.Resident/1e6)
 		if clients == 8 {
-			b.budget("8 clients: activations per second", rate, 600, true, " /s")
-			b.budget("8 clients: p99 ÷ p50", ratio(s.at(.99), s.at(.5)), 6, false, " ×")
+			b.t.AtLeast("8 clients: activations per second", rate, 600, " /s")
+			b.t.AtMost("8 clients: p99 ÷ p50", ratio(s.At(.99), s.At(.5)), 6, " ×")
 		}
 	}
 	return nil
@@ -197,7 +167,7 @@ func (b *bench) fresh(ctx context.Context) error {
 	if _, err := b.f.activate(ctx, "bench-fresh", "first"); err != nil {
 		return err
 	}
-	var s sample
+	var s report.Sample
 	for i := range b.o.slow {
 		time.Sleep(1500 * time.Millisecond) // until the pool holds again
 		took, err := b.f.activate(ctx, "bench-fresh", fmt.Sprintf("fresh %d", i))
@@ -206,14 +176,14 @@ func (b *bench) fresh(ctx context.Context) error {
 		}
 		s = append(s, took)
 	}
-	b.row(rowFresh, s, 0)
-	b.budget("fresh p50, while the pool holds", float64(s.at(.5).Microseconds())/1000, 10, false, " ms")
+	b.t.Row(rowFresh, s, 0)
+	b.t.AtMost("fresh p50, while the pool holds", float64(s.At(.5).Microseconds())/1000, 10, " ms")
 	return nil
 }
 
 // first measures the first activation of new revisions, and the Engine API in turn with it.
 func (b *bench) first(ctx context.Context) error {
-	var s, start sample
+	var s, start report.Sample
 	for i := range b.o.slow {
 		if err := b.f.deploy(ctx, fmt.Sprintf("first-%d", i)); err != nil {
 			return err
@@ -229,9 +199,9 @@ func (b *bench) first(ctx context.Context) error {
 		}
 		s = append(s, took)
 	}
-	b.row(rowFirst, s, 0)
-	b.row(rowStart+", in turn with it", start, 0)
-	b.budget("first activation ÷ create + start", ratio(s.at(.5), start.at(.5)), 1.3, false, " ×")
+	b.t.Row(rowFirst, s, 0)
+	b.t.Row(rowStart+", in turn with it", start, 0)
+	b.t.AtMost("first activation ÷ create + start", ratio(s.At(.5), start.At(.5)), 1.3, " ×")
 	return nil
 }
 
