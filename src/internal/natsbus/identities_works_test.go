@@ -24,7 +24,10 @@ func TestAuthorization_Works(t *testing.T) {
 			i.activation(t, w)
 			i.hints(t, w)
 			i.upkeep(t, w)
-			i.handover(t)
+			if servers > 1 {
+				i.handover(t)
+			}
+			i.reload(t)
 		})
 	}
 }
@@ -237,10 +240,8 @@ func (i *installation) told(t *testing.T, group, want string) {
 	})
 }
 
-// TestAuthorization_Reload: a group is let in, and shut out, while the servers run, and nobody else is disturbed.
-func TestAuthorization_Reload(t *testing.T) {
-	t.Parallel()
-	i := install(t, 3)
+// reload lets a group in, and shuts one out, while the servers run. Nobody else must be disturbed.
+func (i *installation) reload(t *testing.T) {
 	w := i.connect(t, group)
 	d := deliveries(t, w)
 	first := make(chan natsbus.Delivery, 1)
