@@ -83,7 +83,7 @@ func start(t testing.TB, n int, o Options) *Servers {
 	if o.TLS {
 		c.secure(t)
 	}
-	ports := reserve(t, 2*n)
+	ports := faenatest.Ports(t, 2*n)
 	for i := range n {
 		c.each = append(c.each, &server{dir: filepath.Join(c.dir, c.name(i)), port: ports[2*i], route: ports[2*i+1]})
 	}
@@ -129,13 +129,23 @@ func (c *Servers) configuration(i int) string {
 		route := c.CA.Issue("route-" + c.name(i))
 		fmt.Fprintf(&b, "cluster {\n  name: test, listen: \"127.0.0.1:%d\"\n", me.route)
 		fmt.Fprintf(&b, "  tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true, timeout: 10 }\n  routes: [\n", route.CertFile, route.KeyFile, c.CA.File)
-		for _, other := range c.each {
-			fmt.Fprintf(&b, "    \"tls://127.0.0.1:%d\"\n", other.route)
+		// A reload sorts the routes while others read them (2.15.2): they are in order.
+		for _, port := range c.routes() {
+			fmt.Fprintf(&b, "    \"tls://127.0.0.1:%d\"\n", port)
 		}
 		b.WriteString("  ]\n}\n")
 	}
 	fmt.Fprintf(&b, "include %q\n", authorizationFile)
 	return b.String()
+}
+
+// routes are the ports of all servers' routes, in the order of their URLs.
+func (c *Servers) routes() (ports []int) {
+	for _, s := range c.each {
+		ports = append(ports, s.route)
+	}
+	slices.SortFunc(ports, func(a, b int) int { return strings.Compare(strconv.Itoa(a), strconv.Itoa(b)) })
+	return ports
 }
 
 // options reads a server's file. Where there are users, one more is added, who may do everything: see Client.

@@ -1,14 +1,14 @@
-package natstest
+package faenatest
 
 import (
 	"syscall"
 	"testing"
 )
 
-// reserve finds ports of 127.0.0.1 that nobody uses, and keeps everybody else from being given them until the test ends:
-// a server that is stopped has to find its port again. A socket that is bound but does not listen does that: the kernel
-// gives a port that has one to nobody who asks for any, and refuses nobody who asks for this one with SO_REUSEADDR.
-func reserve(t testing.TB, n int) (ports []int) {
+// Ports finds ports of 127.0.0.1 that nobody uses, and keeps everybody else from being given them until the test ends: a server
+// that is stopped has to find its port again. A socket that is bound but does not listen does that: the kernel gives a port that
+// has one to nobody who asks for any, and refuses nobody who asks for this one with SO_REUSEADDR, as Go's listeners do.
+func Ports(t testing.TB, n int) (ports []int) {
 	t.Helper()
 	for range n {
 		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
