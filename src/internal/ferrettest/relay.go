@@ -182,6 +182,9 @@ func (r *Relay) carry(server net.Conn, request []byte) ([]byte, error) {
 		return nil, err
 	}
 	reply, err := message(server)
+	if name == "createIndexes" && err == nil {
+		err = r.server.index()
+	}
 	if fault == LoseReply {
 		return nil, errLost
 	}
