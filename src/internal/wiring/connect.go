@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"faena.dev/faena/internal/boltstore"
 	"faena.dev/faena/internal/config"
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/mongostore"
 	"faena.dev/faena/internal/natsbus"
 	"faena.dev/faena/internal/seal"
 )
@@ -136,13 +136,26 @@ type documents struct {
 }
 
 // openDocuments opens MongoDB, which need not answer yet, or the file of a single API.
-func openDocuments(c config.API, log *slog.Logger) (documents, error) {
-	if c.MongoDB.URI != "" {
-		return documents{}, errors.New("TODO")
+func openDocuments(ctx context.Context, c config.API, log *slog.Logger) (documents, error) {
+	if c.MongoDB.URI == "" {
+		store, err := boltstore.Open(filepath.Join(c.DataDir, "documents.db"), boltstore.Options{})
+		if err != nil {
+			return documents{}, err
+		}
+		return documents{store, "bbolt", func() string { return "" }}, nil
 	}
-	store, err := boltstore.Open(filepath.Join(c.DataDir, "documents.db"), boltstore.Options{})
+	o := mongostore.Options{URI: c.MongoDB.URI, Database: c.MongoDB.Database, Username: c.MongoDB.Username,
+		Password: string(bytes.TrimRight(c.MongoDB.PasswordFile.Secret.Reveal(), "\r\n")), Logger: log}
+	if c.MongoDB.CAFile != "" {
+		pool, err := authorities("FAENA_MONGODB_CA_FILE", c.MongoDB.CAFile)
+		if err != nil {
+			return documents{}, settingError{err}
+		}
+		o.TLS = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	store, err := mongostore.Open(ctx, o)
 	if err != nil {
-		return documents{}, err
+		return documents{}, settingError{err}
 	}
-	return documents{store, "bbolt", func() string { return "" }}, nil
+	return documents{store, "mongodb", store.Warning}, nil
 }

@@ -73,7 +73,7 @@ func (d *apiDaemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	d.opened.add(stop)
-	if d.documents, err = openDocuments(d.c, d.log); err != nil {
+	if d.documents, err = openDocuments(ctx, d.c, d.log); err != nil {
 		return err
 	}
 	d.opened.add(d.documents.Close)
@@ -113,9 +113,6 @@ const objectsOutlive = 24 * time.Hour
 
 // serve takes calls until ctx ends.
 func (d *apiDaemon) serve(ctx context.Context) error {
-	if text := d.documents.warning(); text != "" {
-		d.log.Warn("the document store can be used, but", "warning", text)
-	}
 	defer keepDeclared(ctx, d.bus, d.log)()
 	api, err := NewAPI(APIOptions{Serve: d.c.Serve, Limits: d.c.Limits, Registries: RulesOf(d.c.Registries), Retention: d.c.Retention, Bus: d.bus,
 		Documents: d.documents, Kind: d.documents.kind, Warning: d.documents.warning, Identity: d.identity, Metrics: d.metrics, Logger: d.log})

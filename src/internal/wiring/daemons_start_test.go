@@ -16,6 +16,7 @@ import (
 	"faena.dev/faena/internal/client"
 	"faena.dev/faena/internal/config"
 	"faena.dev/faena/internal/faenatest"
+	"faena.dev/faena/internal/ferrettest"
 	"faena.dev/faena/internal/natstest"
 	"faena.dev/faena/internal/wiring"
 )
@@ -194,6 +195,38 @@ func TestRunAPI_TooFewReplicas(t *testing.T) {
 	w.becomesReady(t)
 }
 
+// Two APIs on one document store, which is not there when they start.
+func TestRunAPI_MongoDBComesLater(t *testing.T) {
+	t.Parallel()
+	ca := faenatest.NewCA(t)
+	cert := ca.Issue("mongodb")
+	store := ferrettest.Start(t, ferrettest.Options{CertFile: cert.CertFile, KeyFile: cert.KeyFile})
+	store.Stop(t)
+	nats := natstest.Start(t, natstest.Options{})
+	shared := []string{"FAENA_NATS_URLS=" + nats.URLs()[0], "FAENA_MONGODB_URI=" + store.URI(), "FAENA_MONGODB_DATABASE=start"}
+	one, oneURL, oneOps := apiSettings(t, shortDir(t), append(shared, "FAENA_MONGODB_CA_FILE="+ca.File, "FAENA_INSTANCE=one")...)
+	two, twoURL, twoOps := apiSettings(t, shortDir(t), append(shared, "FAENA_MONGODB_CA_FILE="+ca.File, "FAENA_INSTANCE=two")...)
+	a, b := startAPIWith(t, one, oneOps), startAPIWith(t, two, twoOps)
+	a.says(t, http.StatusServiceUnavailable, "documents: ping the document store: The document store cannot be reached at FAENA_MONGODB_URI now")
+	if r := command(t, wiring.APIMain, one, "", "admin", "create", "ann"); r.code != 1 || !strings.Contains(r.errs, "faena-api is not ready: documents: ") {
+		t.Errorf("admin create ends with %d: %s", r.code, r.errs)
+	}
+	store.Restart(t)
+	a.becomesReady(t)
+	b.becomesReady(t)
+	if r := command(t, wiring.APIMain, one, "a-password-of-ann", "admin", "create", "ann", "--password-stdin"); r.code != 0 {
+		t.Fatal(r.errs)
+	}
+	for _, url := range []string{oneURL, twoURL} {
+		d, err := client.Read[client.Diagnosis]((&daemons{url: url}).login(t, "ann").GetDiagnosis(t.Context()))
+		if err != nil || d.Documents.Kind != "mongodb" {
+			t.Errorf("it is %+v, %v", d.Documents, err)
+		}
+	}
+	other := startAPI(t, append(shared, "FAENA_MONGODB_CA_FILE="+faenatest.NewCA(t).File)...)
+	other.says(t, http.StatusServiceUnavailable, "documents: ping the document store: The document store shows a certificate of another authority: look at FAENA_MONGODB_CA_FILE")
+}
+
 // A stop does not wait for what the daemon waits for: here for a server that takes the connection and never says a word.
 func TestRunAPI_StoppedWhileItWaits(t *testing.T) {
 	t.Parallel()
@@ -273,8 +306,6 @@ func TestRunWorker_GroupIsMadeLater(t *testing.T) {
 		t.Fatal(r.errs)
 	}
 	nats.Authorize(t, []byte(r.out))
-	w.says(t, http.StatusServiceUnavailable, "knows the key of group gpu, but answers nothing to it: reload its configuration once more")
-	nats.Authorize(t, []byte(r.out))
 	w.becomesReady(t)
 	faenatest.EventuallyNil(t, 20*time.Second, "the group has its first worker", func() error {
 		g, err := client.Read[client.Group](ann.GetGroup(t.Context(), "gpu"))
@@ -343,6 +374,8 @@ func TestMain_WrongSettings(t *testing.T) {
 		"key of another certificate":         {true, []string{"FAENA_NATS_CERT_FILE=" + one.CertFile, "FAENA_NATS_KEY_FILE=" + two.KeyFile}, "FAENA_NATS_KEY_FILE", "does not match"},
 		"no nkey":                            {true, []string{"FAENA_NATS_NKEY_FILE=" + nothing}, "FAENA_NATS_NKEY_FILE", nothing},
 		"no sealing key":                     {false, []string{"FAENA_SEAL_KEY_FILE=" + nothing}, "FAENA_SEAL_KEY_FILE", nothing},
+		"no address of a store":              {false, []string{"FAENA_MONGODB_URI=mongodb://h:0/?replicaSet"}, "FAENA_MONGODB_URI cannot be used", ""},
+		"no certificate of its CA":           {false, []string{"FAENA_MONGODB_URI=mongodb://h", "FAENA_MONGODB_CA_FILE=" + nothing}, "FAENA_MONGODB_CA_FILE", "there is no certificate in"},
 		"the API's own certificate":          {false, []string{"FAENA_TLS_CERT_FILE=" + one.CertFile, "FAENA_TLS_KEY_FILE=" + two.KeyFile}, "certificate and key", "does not match"},
 		"a first process that is no program": {true, []string{"FAENA_INIT_PATH=" + nothing}, "FAENA_INIT_PATH", "is no program"},
 	} {
