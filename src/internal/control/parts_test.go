@@ -63,13 +63,16 @@ type source struct {
 	gate  chan struct{} // a load waits for it, where it is there
 }
 
-func (s *source) load(_ context.Context, user, name string) (string, error) {
+func (s *source) load(ctx context.Context, user, name string) (string, error) {
 	s.mu.Lock()
 	s.loads++
 	value, err, gate := s.value, s.err, s.gate
 	s.mu.Unlock()
 	if gate != nil {
 		<-gate
+	}
+	if ctx.Err() != nil {
+		return "", ctx.Err()
 	}
 	return user + "/" + name + "=" + value, err
 }
@@ -126,6 +129,63 @@ func TestCache(t *testing.T) {
 		if _, err := c.get(t.Context(), "ann", "g"); !faena.IsKind(err, faena.KindUnavailable) {
 			t.Errorf("what it does not know gives %v", err)
 		}
+	})
+	run("AsksAStoreThatIsAwayNowAndThen", func(t *testing.T, s *source, c *cache[string]) {
+		is(t, c, "ann/f=1", 1, s)
+		s.set("", faena.Unavailable(faena.ComponentStore, "store_unavailable", "Away.", nil))
+		wait(t, cacheAge)
+		is(t, c, "ann/f=1", 2, s)
+		wait(t, awayPause-1)
+		is(t, c, "ann/f=1", 2, s)
+		wait(t, 1)
+		s.gate = make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() { is(t, c, "ann/f=1", 3, s) })
+		synctest.Wait()
+		is(t, c, "ann/f=1", 3, s) // it does not wait for the answer
+		s.set("2", nil)
+		close(s.gate)
+		wg.Wait()
+		s.gate = nil
+		wait(t, awayPause)
+		is(t, c, "ann/f=2", 4, s)
+		s.set("3", nil)
+		wait(t, cacheAge-1)
+		is(t, c, "ann/f=2", 4, s) // the pause is over
+	})
+	run("LoadsOnceForAll", func(t *testing.T, s *source, c *cache[string]) {
+		s.gate = make(chan struct{})
+		first, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = c.get(first, "ann", "f") })
+		synctest.Wait()
+		for range 10 {
+			wg.Go(func() { is(t, c, "ann/f=1", 1, s) })
+		}
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		if _, err := c.get(gone, "ann", "f"); !errors.Is(err, context.Canceled) {
+			t.Errorf("a caller who has gone gets %v", err)
+		}
+		cancel() // the one that loads goes away, the others have it all the same
+		synctest.Wait()
+		close(s.gate)
+		wg.Wait()
+		is(t, c, "ann/f=1", 1, s)
+	})
+	run("LoadsAnewAfterAChange", func(t *testing.T, s *source, c *cache[string]) {
+		gate := make(chan struct{})
+		s.gate = gate
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = c.get(t.Context(), "ann", "f") })
+		synctest.Wait()
+		s.set("2", nil)
+		s.gate = nil
+		c.forget("ann", "f")
+		is(t, c, "ann/f=2", 2, s) // it does not join what was begun before
+		close(gate)
+		wg.Wait()
+		is(t, c, "ann/f=2", 2, s)
 	})
 	run("DoesNotServeWhatIsGone", func(t *testing.T, s *source, c *cache[string]) {
 		is(t, c, "ann/f=1", 1, s)
