@@ -104,6 +104,7 @@ func (s *Store) checkSchema(ctx context.Context, db *mongo.Database) error {
 
 // background prepares the store, then creates the indexes, then finishes erasures, each as often as it takes.
 func (s *Store) background() {
+	defer close(s.idle)
 	_ = s.persist("prepare the document store", s.ready) &&
 		s.persist("create the indexes of the document store", s.index) &&
 		s.persist("finish the erasure of users", s.finishErasures)

@@ -28,7 +28,7 @@ const (
 
 	maxConnections = 32
 	maxIdle        = 5 * time.Minute
-	closeTimeout   = 5 * time.Second
+	closeTimeout   = time.Second
 )
 
 // Options say where the documents are. Only URI must be set.
@@ -60,6 +60,7 @@ type Store struct {
 	attempt *attempt // to prepare the store, that is under way
 	closed  bool
 	calls   sync.WaitGroup // and what goes on in the background
+	idle    chan struct{}  // closed when nothing is left to do there
 
 	db      atomic.Pointer[mongo.Database] // nil until the store is prepared
 	indexed atomic.Bool                    // every index is there
@@ -80,7 +81,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{o: o, clean: cleaner(o)}
+	s := &Store{o: o, clean: cleaner(o), idle: make(chan struct{})}
 	c, err := clientOptions(o)
 	if err != nil {
 		return nil, s.badOptions(err)

@@ -14,18 +14,3 @@ func TestStore_Documents(t *testing.T) {
 		return open(t, Options{URI: uri, Database: ferrettest.Database(t, uri)})
 	})
 }
-
-// open opens a store that is closed with the test.
-func open(t testing.TB, o Options) *Store {
-	t.Helper()
-	s, err := Open(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
