@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"faena.dev/faena/internal/tools/bench/installation"
@@ -56,7 +57,7 @@ func measureCluster(ctx context.Context, o options) (_ *report.Table, err error)
 	defer func() { err = errors.Join(err, i.Close(ctx)) }()
 	say("the installation is there after %v", time.Since(began).Round(100*time.Millisecond))
 	b := &clusterBench{o: o, i: i, client: i.Client(), t: &report.Table{}}
-	for _, step := range []func(context.Context) error{b.prepare, b.single, b.several, b.growth} {
+	for _, step := range []func(context.Context) error{b.prepare, b.idle, b.warm, b.growth} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -87,63 +88,88 @@ func (b *clusterBench) prepare(ctx context.Context) (err error) {
 	return nil
 }
 
-// single measures one client.
-func (b *clusterBench) single(ctx context.Context) error {
-	const name = "R3, warm `reuse`, one client"
-	s, rate, use, err := b.load(ctx, "noop", 1, b.o.single)
-	if err != nil {
-		return err
-	}
-	b.t.Row(name, s, rate)
-	b.t.AtMost("one client: p99 ÷ p50", ratio(s.At(.99), s.At(.5)), 6, " ×")
-	b.cpu("one client", use, len(s))
-	return nil
-}
-
-// several measures more clients than places.
-func (b *clusterBench) several(ctx context.Context) error {
-	for _, clients := range []int{8, 32} {
-		s, rate, use, err := b.load(ctx, "noop", clients, b.o.parallel)
+// warm measures one client, and more of them than there are places.
+func (b *clusterBench) warm(ctx context.Context) error {
+	for _, load := range []struct {
+		clients, n int
+		name       string
+	}{{1, b.o.single, "one client"}, {8, b.o.parallel, "8 clients"}, {32, b.o.parallel, "32 clients"}} {
+		// Containers for all places first.
+		if _, _, err := b.client.LoadFor(ctx, b.who, "noop", max(load.clients, 16), warmFor); err != nil {
+			return err
+		}
+		var s report.Sample
+		var rate float64
+		use, err := b.uses(func() (err error) {
+			s, rate, err = b.client.Load(ctx, b.who, "noop", load.clients, load.n)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		b.t.Row(fmt.Sprintf("R3, warm `reuse`, %d clients", clients), s, rate)
-		b.cpu(fmt.Sprintf("%d clients", clients), use, len(s))
+		b.t.Row("R3, warm `reuse`, "+load.name, s, rate)
+		if load.clients == 1 {
+			b.t.AtMost("one client: p99 ÷ p50", ratio(s.At(.99), s.At(.5)), 6, " ×")
+		}
+		b.t.AtMost("CPU of APIs + NATS + workers per activation, "+load.name, use.per(len(s)), 2, " ms")
+		b.t.Note("CPU per activation, %s: %s.", load.name, use.parts(len(s)))
 	}
 	return nil
 }
 
-func (b *clusterBench) cpu(clients string, use time.Duration, n int) {
-	b.t.AtMost("CPU of APIs + NATS + workers per activation, "+clients, perActivation(use, n), 2, " ms")
-}
+// cpu is how much processor time each part of the control plane has used.
+type cpu map[string]time.Duration
 
-func perActivation(use time.Duration, n int) float64 {
-	return float64(use.Microseconds()) / 1000 / float64(max(n, 1))
-}
-
-// load runs n activations, when there are containers for all places, and returns what the control plane has used too.
-func (b *clusterBench) load(ctx context.Context, function string, clients, n int) (s report.Sample, rate float64, use time.Duration, err error) {
-	if _, _, err = b.client.LoadFor(ctx, b.who, function, max(clients, 16), warmFor); err != nil {
-		return
+// per is all of it for each of n activations, in milliseconds.
+func (c cpu) per(n int) float64 {
+	var sum time.Duration
+	for _, d := range c {
+		sum += d
 	}
-	use, err = b.uses(func() error {
-		s, rate, err = b.client.Load(ctx, b.who, function, clients, n)
-		return err
-	})
-	return
+	return float64(sum.Microseconds()) / 1000 / float64(max(n, 1))
+}
+
+// parts says which part has used how much of it.
+func (c cpu) parts(n int) string {
+	var each []string
+	for _, part := range installation.Parts {
+		each = append(each, fmt.Sprintf("%s %.2f ms", part, cpu{part: c[part]}.per(n)))
+	}
+	return strings.Join(each, ", ")
 }
 
 // uses is how much processor time the control plane uses while fn runs.
-func (b *clusterBench) uses(fn func() error) (time.Duration, error) {
+func (b *clusterBench) uses(fn func() error) (cpu, error) {
 	before, err := b.i.Control()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if err := fn(); err != nil {
-		return 0, err
+		return nil, err
 	}
 	after, err := b.i.Control()
-	return after.CPU - before.CPU, err
+	use := cpu{}
+	for part, u := range after {
+		use[part] = u.CPU - before[part].CPU
+	}
+	return use, err
+}
+
+// idle measures what the control plane uses while nobody calls.
+func (b *clusterBench) idle(ctx context.Context) error {
+	use, err := b.uses(func() error {
+		select {
+		case <-time.After(cellFor):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	b.t.Note("CPU per second with nobody calling: %s.", use.parts(int(cellFor/time.Second)))
+	return nil
 }
 
 // growth measures from one to several workers, and from one to several APIs.
@@ -156,7 +182,7 @@ func (b *clusterBench) growth(ctx context.Context) error {
 		}
 		b.client.Close()
 		b.client = b.i.Client()
-		row := []string{fmt.Sprintf("%d APIs, %d workers", size[0], size[1])}
+		row := []string{fmt.Sprint(size[0]), fmt.Sprint(size[1])}
 		for _, f := range grown {
 			if _, _, err := b.client.LoadFor(ctx, b.who, f.name, f.clients, warmFor); err != nil {
 				return err
@@ -170,11 +196,11 @@ func (b *clusterBench) growth(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			row = append(row, fmt.Sprintf("%.0f", rate), fmt.Sprintf("%.1f ms", float64(s.At(.5).Microseconds())/1000), fmt.Sprintf("%.2f ms", perActivation(use, len(s))))
+			row = append(row, fmt.Sprintf("%.0f", rate), fmt.Sprintf("%.1f ms", float64(s.At(.5).Microseconds())/1000), fmt.Sprintf("%.2f ms", use.per(len(s))))
 		}
 		rows = append(rows, row)
 	}
-	head := []string{"installation"}
+	head := []string{"APIs", "workers"}
 	for _, f := range grown {
 		head = append(head, fmt.Sprintf("%s, %d clients: per second", f.name, f.clients), "p50", "CPU per activation")
 	}

@@ -10,6 +10,8 @@ import (
 
 	"faena.dev/faena/internal/boltstore"
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/mongostore"
+	"faena.dev/faena/internal/tools/bench/installation"
 	"faena.dev/faena/internal/tools/bench/report"
 )
 
@@ -44,11 +46,48 @@ func (b *bench) lists(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	n := 0
-	b.t.Note("Lists in MongoDB were not measured: FAENA_TEST_MONGODB_URI names none, and FerretDB's SQLite has no index that is a range.")
-	return compareLists(ctx, b.t, "bbolt", func() (faena.Documents, error) {
+	err = compareLists(ctx, b.t, "bbolt", func() (faena.Documents, error) {
 		n++
 		return boltstore.Open(filepath.Join(dir, fmt.Sprint(n)), boltstore.Options{})
 	})
+	if err != nil {
+		return err
+	}
+	uri := installation.MongoDB()
+	if uri == "" {
+		b.t.Note("Lists in MongoDB were not measured: FAENA_TEST_MONGODB_URI names none, and FerretDB's SQLite has no index that is a range.")
+		return nil
+	}
+	return compareLists(ctx, b.t, "MongoDB", func() (faena.Documents, error) {
+		return openMongoDB(ctx, uri)
+	})
+}
+
+// mongoDB is a store that takes its database with it.
+type mongoDB struct {
+	*mongostore.Store
+	drop func() error
+}
+
+// Close closes the store and drops the database.
+func (m mongoDB) Close() error { return errors.Join(m.Store.Close(), m.drop()) }
+
+// openMongoDB opens a new database, when its indexes are there.
+func openMongoDB(ctx context.Context, uri string) (faena.Documents, error) {
+	database := installation.NewDatabase()
+	store, err := mongostore.Open(ctx, mongostore.Options{URI: uri, Database: database})
+	if err != nil {
+		return nil, err
+	}
+	m := mongoDB{store, func() error { return installation.DropDatabase(context.WithoutCancel(ctx), uri, database) }}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		if err = store.Ping(ctx); err == nil {
+			return m, nil
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+	}
 }
 
 // compareLists measures each list in two stores of one kind; the slowest of them counts.

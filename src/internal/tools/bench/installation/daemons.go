@@ -48,8 +48,8 @@ func (i *Installation) SetWorkers(ctx context.Context, n int) (err error) {
 	})
 }
 
+// set starts them one after the other: FerretDB, unlike MongoDB, breaks where two APIs make their indexes at once.
 func (i *Installation) set(ctx context.Context, have []*daemon, n int, start func(id string) (*daemon, error)) ([]*daemon, error) {
-	old := len(have)
 	for len(have) < n {
 		i.ids++
 		d, err := start(fmt.Sprintf("%s-%d", filepath.Base(i.dir), i.ids))
@@ -57,8 +57,6 @@ func (i *Installation) set(ctx context.Context, have []*daemon, n int, start fun
 			return have, err
 		}
 		have = append(have, d)
-	}
-	for _, d := range have[min(old, n):n] {
 		if err := d.process.await(ctx, d.ready); err != nil {
 			return have, err
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -27,7 +28,7 @@ type documents struct {
 	kind     string
 	settings []string // of the APIs
 	process  *Process // nil where the server was there
-	uri      string   // with credentials
+	uri      string   // of the server that was there, with credentials
 	database string
 }
 
@@ -44,9 +45,9 @@ func (i *Installation) startDocuments(ctx context.Context) error {
 	if !i.o.SharedDocuments {
 		return nil
 	}
-	d := &documents{database: fmt.Sprintf("faena_bench_%d_%d", os.Getpid(), time.Now().UnixMilli())}
+	d := &documents{database: NewDatabase(), uri: MongoDB()}
 	i.documents = d
-	if d.uri = os.Getenv(mongoVariable); d.uri != "" {
+	if d.uri != "" {
 		d.kind = "MongoDB"
 		return i.useMongoDB(d)
 	}
@@ -61,7 +62,8 @@ func (i *Installation) startDocuments(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if d.process, err = launch("documents", i.dir, i.environ(), bin, data, socket); err != nil {
+	// It looks through all documents wherever MongoDB has an index. What is measured comes first: history catches up.
+	if d.process, err = launch("documents", i.dir, i.environ(), "nice", "-n", "10", bin, data, socket); err != nil {
 		return err
 	}
 	d.settings = []string{"FAENA_MONGODB_URI=mongodb://" + url.PathEscape(socket) + "/", "FAENA_MONGODB_DATABASE=" + d.database}
@@ -94,20 +96,35 @@ func (i *Installation) useMongoDB(d *documents) error {
 }
 
 // close ends FerretDB, whose files go with the installation's directory, or drops the database.
-func (d *documents) close(ctx context.Context) (err error) {
-	if d.kind != "MongoDB" {
-		if d.process != nil {
-			d.process.kill()
-		}
-		return nil
+func (d *documents) close(ctx context.Context) error {
+	if d.uri != "" {
+		return DropDatabase(ctx, d.uri, d.database)
 	}
-	client, err := mongo.Connect(options.Client().ApplyURI(d.uri))
+	if d.process != nil {
+		d.process.kill()
+	}
+	return nil
+}
+
+// MongoDB is the URI of the MongoDB that may be used, with its credentials; "" where there is none.
+func MongoDB() string { return os.Getenv(mongoVariable) }
+
+var databases atomic.Int64
+
+// NewDatabase is a name that no database there has.
+func NewDatabase() string {
+	return fmt.Sprintf("faena_bench_%d_%d_%d", os.Getpid(), time.Now().UnixMilli(), databases.Add(1))
+}
+
+// DropDatabase removes a database with all that is in it.
+func DropDatabase(ctx context.Context, uri, name string) (err error) {
+	client, err := mongo.Connect(options.Client().ApplyURI(uri))
 	if err != nil {
-		return fmt.Errorf("drop database %s: %w", d.database, err)
+		return fmt.Errorf("drop database %s: %s cannot be used", name, mongoVariable) // the error may repeat it, with its password
 	}
 	defer func() { err = errors.Join(err, client.Disconnect(ctx)) }()
-	if err := client.Database(d.database).Drop(ctx); err != nil {
-		return fmt.Errorf("drop database %s: %w", d.database, err)
+	if err := client.Database(name).Drop(ctx); err != nil {
+		return fmt.Errorf("drop database %s: %w", name, err)
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -207,9 +206,19 @@ func processes(daemons []*daemon) (list []*Process) {
 	return list
 }
 
-// Control is what APIs, workers and NATS servers have used together: the control plane, without containers.
-func (i *Installation) Control() (Usage, error) {
-	return usageOf(slices.Concat(i.APIs(), i.Workers(), i.Servers()))
+// Parts are the kinds of processes that are the control plane, in the order of a report.
+var Parts = []string{"APIs", "NATS", "workers"}
+
+// Control is what each part of the control plane has used, all its processes together and without containers.
+func (i *Installation) Control() (map[string]Usage, error) {
+	use := make(map[string]Usage, len(Parts))
+	for part, list := range map[string][]*Process{"APIs": i.APIs(), "NATS": i.Servers(), "workers": i.Workers()} {
+		var err error
+		if use[part], err = usageOf(list); err != nil {
+			return nil, err
+		}
+	}
+	return use, nil
 }
 
 // DataDir is where the first API keeps its own files.
