@@ -123,8 +123,8 @@ func (c *Control) Run(ctx context.Context, ready chan<- struct{}) error {
 	if problem := c.readGroups(ctx); problem != "" {
 		c.log.Warn("the groups could not be read or declared; the default group goes on", "error", problem)
 	}
-	if err := c.gauge.look(ctx); err != nil {
-		return err
+	if err := c.firstLook(ctx); err != nil {
+		return nil
 	}
 	close(ready)
 
@@ -144,6 +144,22 @@ func (c *Control) Run(ctx context.Context, ready chan<- struct{}) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// firstLook looks at storage and workers until that succeeds: the queue may have gone away once more. It returns ctx's error.
+func (c *Control) firstLook(ctx context.Context) error {
+	for failing := false; ; failing = true {
+		err := c.gauge.look(ctx)
+		if err == nil {
+			return nil
+		}
+		if !failing {
+			c.log.Warn("no activation is taken yet: the queue does not answer", "error", err)
+		}
+		if err := sleep(ctx, gaugeEvery); err != nil {
+			return err
+		}
+	}
 }
 
 // Drain makes every call that still waits after the instance's DrainAfter answer with its record as it is. It

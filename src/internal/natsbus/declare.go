@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -240,6 +241,11 @@ func (b *Bus) declareStream(ctx context.Context, have *jetstream.StreamInfo, wan
 		return nil
 	}
 	why, err := b.loses(ctx, have, want)
+	if why != "" && strings.HasPrefix(want.Name, objectsPrefix) {
+		// The retention was shortened: objects keep their age until none is older, their records take most with them.
+		changed.MaxAge = have.Config.MaxAge
+		why, err = b.loses(ctx, have, &changed)
+	}
 	if err != nil {
 		return fmt.Errorf("declare stream %s: %w", want.Name, err)
 	}

@@ -23,6 +23,7 @@ import (
 //	_INBOX.<role>.<daemon>.<random>   where answers to one connection go
 //	Faena.API.<verb>…          what a worker with a key asks of JetStream, instead of $JS.API.<verb>…
 const (
+	objectsPrefix    = "OBJ_"
 	workersConsumer  = "workers"
 	recorderConsumer = "recorder"
 
@@ -111,7 +112,7 @@ func counterSubject(user, counter string) string { return bucketSubject(usersBuc
 
 // Objects are kept as a client of NATS's object store expects them: one message of meta, the data in chunks.
 func objectsBucket(group string) string { return "objects-" + group }
-func objectsStream(group string) string { return "OBJ_" + objectsBucket(group) }
+func objectsStream(group string) string { return objectsPrefix + objectsBucket(group) }
 func objectsSubjects(group string) []string {
 	return []string{"$O." + objectsBucket(group) + ".C.>", "$O." + objectsBucket(group) + ".M.>"}
 }

@@ -169,9 +169,30 @@ func TestBus_Declare(t *testing.T) {
 		faenatest.Eventually(t, 10*time.Second, "the object is older than it would be allowed to be", func() bool {
 			return b.ServerNow().Sub(put) > 200*time.Millisecond
 		})
-		isMisfit(t, short.Declare, objectsStream, "max-age is 1h0m0s")
+		age := func() time.Duration {
+			t.Helper()
+			declared(t, short)
+			s, err := js.Stream(t.Context(), objectsStream)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.CachedInfo().Config.MaxAge
+		}
+		if got := age(); got != time.Hour {
+			t.Errorf("objects are kept for %v while one is older", got)
+		}
 		if _, err := b.Object(t.Context(), group, "out"); err != nil {
 			t.Errorf("the object that is too old: %v", err)
+		}
+		s, err := js.Stream(t.Context(), objectsStream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Purge(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := age(); got != 100*time.Millisecond {
+			t.Errorf("objects are kept for %v when none is older", got)
 		}
 	})
 	t.Run("a stream that cannot be changed back", func(t *testing.T) {

@@ -42,6 +42,8 @@ type Appliance struct {
 	images    *registry.Loopback
 
 	apiListener, operationsListener, imagesListener net.Listener
+
+	stopAdmin func() error // the admin socket
 }
 
 // NewMetrics makes the metrics of a process, with what it was built from.
@@ -77,7 +79,8 @@ func (a *Appliance) open(ctx context.Context) (err error) {
 		SyncAlways: a.c.Server.Sync == config.SyncAlways, Logger: a.log}); err != nil {
 		return err
 	}
-	if a.apiBus, err = natsbus.Connect(ctx, natsbus.Options{Name: "faena-api", Server: a.server, Logger: a.log}); err != nil {
+	if a.apiBus, err = natsbus.Connect(ctx, natsbus.Options{Name: "faena-api", Server: a.server, Logger: a.log,
+		ObjectTTL: a.c.Retention.Age + objectsOutlive}); err != nil {
 		return err
 	}
 	if err := a.apiBus.Declare(ctx); err != nil {
@@ -95,6 +98,11 @@ func (a *Appliance) open(ctx context.Context) (err error) {
 	if a.api, err = NewAPI(APIOptions{Serve: a.c.Serve, Limits: a.c.Limits, Registries: rules, Retention: a.c.Retention,
 		Default: faena.Group{Recipient: identity.Recipient(), ConnectedAt: &now, CreatedAt: now, UpdatedAt: now}, SingleHost: true,
 		Bus: a.apiBus, Documents: a.store, Kind: "bbolt", Identity: identity, Metrics: a.metrics, Logger: a.log}); err != nil {
+		return err
+	}
+	root := &admin{groups: a.store.Groups, generate: a.api.Local != nil, missing: a.api.Control.Ready, log: a.log}
+	root.takes(a.api.Control)
+	if a.stopAdmin, err = root.serve(ctx, a.c.AdminSocket); err != nil {
 		return err
 	}
 	if a.api.Local != nil {
@@ -261,6 +269,11 @@ func closed(err error) error {
 
 // Close lets go of everything, in the reverse order of opening.
 func (a *Appliance) Close() error {
+	if a.stopAdmin != nil {
+		if err := a.stopAdmin(); err != nil {
+			a.log.Warn("the admin socket has failed", "error", err)
+		}
+	}
 	if a.worker != nil {
 		a.worker.Close()
 	}

@@ -3,6 +3,7 @@ package wiring_test
 import (
 	"bytes"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"faena.dev/faena/internal/client"
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
+	"faena.dev/faena/internal/wiring"
 )
 
 // part is what is shown of one aspect of an appliance, with users of its own.
@@ -44,11 +46,31 @@ func TestAppliance(t *testing.T) {
 		{"Limit", testLimit},
 		{"Metrics", testMetrics},
 		{"Health", testHealth},
+		{"Admin", testAdmin},
 		{"Endless", testEndless},
 		{"Secrets", testSecrets}, // last: all that was said and written before counts
 	} {
 		t.Run(p.name, func(t *testing.T) { p.test(t, i) })
 	}
+}
+
+// A lost admin's password is replaced by root, on the same socket as an API's.
+func testAdmin(t *testing.T, i *installation) {
+	r := command(t, wiring.APIMain, nil, "a-new-password\n", "admin", "create", wiring.FirstAdmin, "--password-stdin", "--socket", filepath.Join(i.dir, "admin.sock"))
+	if r.code != 0 {
+		t.Fatalf("it ends with %d: %s", r.code, r.errs)
+	}
+	for password, want := range map[string]int{i.password: http.StatusUnauthorized, "a-new-password": 0} {
+		got := 0
+		if _, err := client.Read[client.WorkerList](i.login(t, wiring.FirstAdmin, password).ListWorkers(t.Context())); err != nil {
+			got = failure(t, err).Status
+		}
+		if got != want {
+			t.Errorf("with %q it is %d, want %d", password, got, want)
+		}
+	}
+	i.password = "a-new-password"
+	i.admin = i.login(t, wiring.FirstAdmin, i.password)
 }
 
 func testRefusals(t *testing.T, i *installation) {

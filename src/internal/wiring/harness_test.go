@@ -81,6 +81,7 @@ func (i *installation) settings(t *testing.T) config.Up {
 	t.Helper()
 	c := config.DefaultUp()
 	c.DataDir, c.RegistryListen, c.Serve.Listen, c.Serve.OperationsListen = i.dir, "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	c.AdminSocket = filepath.Join(i.dir, "admin.sock")
 	c.Serve.Instance, c.Serve.Arch, c.Worker.ID = "test", runtime.GOARCH, i.worker
 	c.Engine.InitPath, c.Engine.DockerHost = faenatest.InitBinary(t), faenatest.Engine(t).Host
 	c.Registries.PrivateHosts = config.Hosts{i.registry}
