@@ -35,7 +35,7 @@ type index struct {
 // indexes are all that a query but one by id needs. They are created when a store is opened; one that is not named here any more
 // stays until an operator drops it.
 var indexes = []index{
-	byUserName, byGrant, byGroup,
+	byUserName, byGrant, byErasure, byGroup,
 	byUser, byFunction, byState, byBoth,
 	byAdmission, byMark, byPruning,
 	byBytes,
@@ -44,6 +44,7 @@ var indexes = []index{
 var (
 	byUserName  = index{collection: usersCollection, fields: []string{"user.name"}}
 	byGrant     = index{collection: usersCollection, fields: []string{"granted", "user.name"}}
+	byErasure   = index{collection: usersCollection, fields: []string{"erasure"}, sparse: true}
 	byGroup     = index{collection: functionsCollection, fields: []string{"group", "_id"}}
 	byUser      = index{collection: activationsCollection, fields: []string{"record.user", "_id"}}
 	byFunction  = index{collection: activationsCollection, fields: []string{"record.function", "_id"}}

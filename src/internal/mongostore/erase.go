@@ -72,7 +72,7 @@ func (s *Store) sweep(ctx context.Context, name string) error {
 // finishErasures does the rest of what others have left undone.
 func (s *Store) finishErasures(ctx context.Context) error {
 	users := s.in(usersCollection)
-	raws, err := users.list(ctx, is("erasure", in([]erasure{erasureBegun, erasureDone})), options.Find().SetSort(is("user.name", 1)))
+	raws, err := users.list(ctx, is("erasure", in([]erasure{erasureBegun, erasureDone})), options.Find())
 	if err != nil {
 		return err
 	}

@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"strings"
+	"syscall"
 
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
@@ -55,7 +57,8 @@ func (w words) Unwrap() error { return w.err }
 // explain finds out what an operator can mend.
 func explain(err error) (reason, message string) {
 	// The driver looks for a server until it gives up, and keeps what each of them said.
-	if nobody, ok := errors.AsType[topology.ServerSelectionError](err); ok {
+	nobody, looking := errors.AsType[topology.ServerSelectionError](err)
+	if looking {
 		for _, server := range nobody.Desc.Servers {
 			err = errors.Join(err, server.LastError)
 		}
@@ -75,6 +78,8 @@ func explain(err error) (reason, message string) {
 		return "store_tls", "The document store cannot be spoken to by TLS: look at FAENA_MONGODB_URI and FAENA_MONGODB_CA_FILE."
 	case has[*net.DNSError](err):
 		return "store_unknown_host", "The host of the document store is not known: look at FAENA_MONGODB_URI."
+	case looking && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+		return "store_tls", "The document store ends each connection at once: see in FAENA_MONGODB_URI whether it is to be spoken to by TLS."
 	case has[*net.OpError](err):
 		return "store_unavailable", "The document store cannot be reached at FAENA_MONGODB_URI now. Try again."
 	}
