@@ -95,11 +95,8 @@ func (i *Installation) startWorker(id string) (d *daemon, err error) {
 	if d.operations, err = i.ports.address(); err != nil {
 		return nil, err
 	}
-	initPath := i.o.Init
-	if initPath == "" {
-		initPath = filepath.Join(i.o.Programs, "faena-init")
-	}
-	if initPath, err = filepath.Abs(initPath); err != nil {
+	initPath, err := filepath.Abs(filepath.Join(i.o.Programs, "faena-init"))
+	if err != nil {
 		return nil, err
 	}
 	settings := []string{"FAENA_WORKER_ID=" + id, "FAENA_WORKER_DRAIN_WITHIN=20s", "FAENA_INIT_PATH=" + initPath, "FAENA_DISK_MIN_FREE=1MiB"}

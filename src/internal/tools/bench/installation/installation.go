@@ -23,15 +23,12 @@ const (
 
 // Options say what an installation is made of.
 type Options struct {
-	// Programs is the directory of faena-api, faena-worker and faena-init. Where it is empty this program itself is started
-	// as each of the daemons: its main, or TestMain, calls Part.
+	// Programs is the directory of faena-api, faena-worker and faena-init.
 	Programs string
-	// Init is faena-init. Default: the one in Programs.
-	Init string
+	// Self is the program whose main calls Part: the NATS servers are made of it. Default: this one.
+	Self string
 	// Servers is how many NATS servers there are, and how many keep each stream: 1 or 3.
 	Servers int
-	// ServerEnviron is what the NATS servers have in their environment besides what every part has.
-	ServerEnviron []string
 	// SharedDocuments gives the APIs a document store of their own host: the MongoDB that FAENA_TEST_MONGODB_URI names,
 	// otherwise FerretDB. Without it the documents are a file of the only API.
 	SharedDocuments bool

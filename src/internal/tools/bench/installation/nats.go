@@ -40,7 +40,7 @@ func (i *Installation) startNATS(ctx context.Context) (err error) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			return err
 		}
-		if s.process, err = i.launch(s.name, roleNATS, i.o.ServerEnviron, file); err != nil {
+		if s.process, err = i.launch(s.name, roleNATS, nil, file); err != nil {
 			return err
 		}
 	}

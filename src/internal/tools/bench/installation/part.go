@@ -6,52 +6,40 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-
-	"faena.dev/faena/internal/wiring"
 )
 
-// The parts that are processes. Those of them that are no programs of ours are this program, started in another role.
+// The parts that are processes.
 const (
 	roleNATS   = "nats-server"
 	roleAPI    = "faena-api"
 	roleWorker = "faena-worker"
 )
 
-// asPart is the first argument of this program where it is started as a part, and the role is the second.
+// asPart is the first argument of a program that is started as a part, and the role is the second.
 const asPart = "as"
 
 // Part runs this program as a part of an installation where its arguments, without the program's name, say so, until ctx
 // ends; code is the exit code then. To be called before arguments are looked at otherwise.
 func Part(ctx context.Context, args []string) (code int, is bool) {
-	if len(args) < 2 || args[0] != asPart {
+	if len(args) != 3 || args[0] != asPart || args[1] != roleNATS {
 		return 0, false
 	}
-	role, args := args[1], args[2:]
-	var err error
-	switch role {
-	case roleAPI:
-		return wiring.APIMain(ctx, args, os.Stdin, os.Stdout, os.Stderr, os.Environ()), true
-	case roleWorker:
-		return wiring.WorkerMain(ctx, args, os.Stdin, os.Stdout, os.Stderr, os.Environ()), true
-	case roleNATS:
-		err = runNATS(ctx, args[0])
-	default:
-		err = fmt.Errorf("there is no part %q", role)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, role+":", err)
+	if err := runNATS(ctx, args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1, true
 	}
 	return 0, true
 }
 
-// program is what a part is started with.
+// program is what a part is started with: the daemons are programs, and a NATS server is Self in that role.
 func (i *Installation) program(role string, args ...string) (path string, all []string, err error) {
-	if i.o.Programs != "" && (role == roleAPI || role == roleWorker) {
+	if role != roleNATS {
 		path, err = filepath.Abs(filepath.Join(i.o.Programs, role))
 		return path, args, err
 	}
-	path, err = os.Executable()
+	if path = i.o.Self; path == "" {
+		path, err = os.Executable()
+	}
 	return path, append([]string{asPart, role}, args...), err
 }
 
@@ -73,10 +61,8 @@ func (i *Installation) command(ctx context.Context, role string, args ...string)
 // environ is what every part has: nothing of the caller's settings.
 func (i *Installation) environ() []string {
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + i.dir}
-	for _, name := range []string{"DOCKER_HOST", "GOCOVERDIR", "GORACE"} {
-		if v, set := os.LookupEnv(name); set {
-			env = append(env, name+"="+v)
-		}
+	if host, set := os.LookupEnv("DOCKER_HOST"); set {
+		env = append(env, "DOCKER_HOST="+host)
 	}
 	return env
 }

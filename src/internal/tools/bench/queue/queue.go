@@ -57,6 +57,7 @@ type Options struct {
 type Result struct {
 	N, Users         int
 	Queued, Drained  time.Duration
+	Held             time.Duration
 	QueueBytes       uint64 // of the messages in the queue when all were there
 	RecordBytes      uint64 // of their records
 	Lost             int    // accepted, and without a record that says that it succeeded

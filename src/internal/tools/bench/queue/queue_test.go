@@ -1,40 +1,43 @@
 package queue_test
 
 import (
-	"context"
 	"os"
-	"os/signal"
-	"syscall"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"faena.dev/faena/internal/faenatest"
 	"faena.dev/faena/internal/tools/bench/installation"
 	"faena.dev/faena/internal/tools/bench/queue"
+	"faena.dev/faena/internal/tools/bench/report"
 )
 
-// TestMain is also the main of the installation's parts: under the race detector they run as what is tested here.
-func TestMain(m *testing.M) {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	code, is := installation.Part(ctx, os.Args[1:])
-	if !is {
-		code = m.Run()
-	}
-	stop()
-	os.Exit(code)
-}
-
-// TestMeasure is a tenth of `make bench-queue`.
+// TestMeasure is a tenth of `make bench-queue`, with the same programs, which have no race detector: memory is measured. It
+// leaves out what has to be waited for, the memory of a NATS server that holds them.
 func TestMeasure(t *testing.T) {
-	const n = 10_000
-	r, err := queue.Measure(t.Context(), queue.Options{N: n, Installation: installation.Options{Init: faenatest.InitBinary(t)}, Say: t.Logf})
+	dir := programs(t)
+	o := queue.Options{N: 10_000, Installation: installation.Options{Programs: dir, Self: filepath.Join(dir, "bench")}, Say: t.Logf}
+	r, err := queue.Measure(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("queued in %v, drained in %v", r.Queued, r.Drained)
-	for what, got := range map[string]int{"were lost": r.Lost, "ran twice": r.Twice(), "are left in the queue": r.LeftQueued,
-		"have a live record": r.Live, "were given up": r.Abandoned, "more or less were settled": r.Settled - n} {
-		if got != 0 {
-			t.Errorf("%d %s", got, what)
-		}
+	table := &report.Table{}
+	r.Report(table)
+	if missed := table.Missed(); len(missed) > 0 || r.Settled != o.N {
+		t.Errorf("the worker has settled %d of %d, and these budgets were missed: %q\n%s", r.Settled, o.N, missed, table)
 	}
+	t.Logf("queued in %v, drained in %v", r.Queued, r.Drained)
+}
+
+// programs builds what is measured and the benchmark, as others do, so that the go command has most of it.
+func programs(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir+"/",
+		"./cmd/faena-api", "./cmd/faena-worker", "./cmd/faena-init", "./internal/tools/bench")
+	build.Dir, build.Env = faenatest.SourceDir(t), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the programs: %v: %s", err, out)
+	}
+	return dir
 }
