@@ -119,3 +119,24 @@ func TestControl_Record_Killed(t *testing.T) {
 		})
 	}
 }
+
+// An API that is stopped while it records finishes what it has begun.
+func TestControl_Record_Stopped(t *testing.T) {
+	t.Parallel()
+	one := start(t, several)
+	one.user("ann", 5)
+	one.deploy("ann", "f")
+	w := one.worker(2, echo)
+	w.deaf.Store(true)
+	one.bus.on("BusySlots", func() error {
+		if one.documents.inserts.Load() > 0 {
+			one.cancel()
+		}
+		return nil
+	})
+	one.accepted(strings.Repeat("p", faena.MaxInlineBytes+1))
+	<-one.ended
+	one.stored(1)
+	two := one.another("api-2", several)
+	two.empty()
+}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -90,6 +91,23 @@ func TestControl_Lead_CutOff(t *testing.T) {
 		t.Error("one that is cut off leads")
 	}
 	t.Logf("followed after %v", time.Since(since).Round(time.Millisecond))
+}
+
+// A leader whose clock stood still, as that of a machine that was suspended, does not go by it.
+func TestControl_Lead_Suspended(t *testing.T) {
+	t.Parallel()
+	one := start(t, several)
+	leads(t, takesOver, one)
+	two := one.another("api-2", several)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	two.renew(ctx, 1, time.Now().Add(time.Hour)) // a lease of long ago
+	if ctx.Err() != nil {
+		t.Error("it goes on with a lease that somebody else has")
+	}
+	if leads(t, takesOver, one, two) != one {
+		t.Error("it has taken the lease")
+	}
 }
 
 // A leader is paused in the middle of something, past its lease, while another one leads and does the same, and then goes on

@@ -12,6 +12,8 @@ const (
 	// for it. Superseded versions of a record vanish meanwhile, so that most of what is fetched is terminal.
 	recordBatch = 256
 	recordWait  = 200 * time.Millisecond
+	// dropFor bounds the removal of what belongs to a batch that was recorded.
+	dropFor = 10 * time.Second
 	// activeCounter, completedCounter and failedCounter are the names of a user's counters.
 	activeCounter    = "activations.active"
 	completedCounter = "activations.completed"
@@ -29,6 +31,9 @@ func (c *Control) record(ctx context.Context, group string) error {
 		if err := c.o.Documents.Insert(ctx, batch); err != nil {
 			return err
 		}
+		// Whatever ends meanwhile: the records are purged next, and then nobody knows what belonged to them.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropFor)
+		defer cancel()
 		c.dropMessages(ctx, group, batch)
 		c.dropParameters(ctx, group, batch)
 		for i := range batch {

@@ -52,8 +52,12 @@ func TestSweeper_NoMessage(t *testing.T) {
 	rec := r.orphan(func(rec *faena.Record) { rec.Instance = r.o.Instance })
 	w := r.waits.add(rec.ID)
 	defer r.waits.remove(rec.ID)
+	since := time.Now()
 	told, err := r.await(t.Context(), w, rec)
 	noError(t, err)
+	if after := time.Since(since); after >= rereadEvery {
+		t.Errorf("who waits finds it out after %v", after)
+	}
 	if told.State != faena.StateLost || told.Reason != faena.ReasonWorkerLost || told.EndedAt == nil || told.Message == "" {
 		t.Errorf("who waits is told %+v", told)
 	}
