@@ -282,6 +282,31 @@ func TestStore_EraseUser_LateWriters(t *testing.T) {
 	})
 }
 
+// A recorder that comes late to take off the marks of what it has counted leaves those of what was pruned since.
+func TestStore_Insert_LateToUnmark(t *testing.T) {
+	server := ferrettest.Start(t, ferrettest.Options{})
+	second := open(t, Options{URI: server.URI(), Database: "crash"}).settled(t)
+	late, stopped, letGo := slow(t, server, 4) // payloads, records, month, and now
+	defer letGo()
+	done := make(chan error, 1)
+	go func() { done <- late.Insert(t.Context(), records("ann", 6)) }()
+	<-stopped
+	ok(t, second.Insert(t.Context(), records("ann", 6)))
+	pruner := openKilled(t, server, "crash")
+	prune := func(ctx context.Context) error { _, err := pruner.Prune(ctx, noon.Add(time.Hour), 100); return err }
+	if was, err := pruner.at(t, 2, ferrettest.LoseReply, prune); !was || err == nil { // horizon, records
+		t.Fatalf("it was not killed: %v", err)
+	}
+	letGo()
+	ok(t, <-done)
+	age(t, second, "ann")
+	must(second.Prune(t.Context(), noon.Add(time.Hour), 100))(t)
+	counted(t, second, "ann", 6)
+	if st := must(second.HistoryStats(t.Context()))(t); st.Bytes != 0 {
+		t.Errorf("an empty history has %d bytes", st.Bytes)
+	}
+}
+
 // Several recorders that are given the same activations count each once, in whichever order they come.
 func TestStore_Insert_SeveralRecorders(t *testing.T) {
 	server := ferrettest.Start(t, ferrettest.Options{})
