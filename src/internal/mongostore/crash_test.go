@@ -134,7 +134,8 @@ func TestStore_KilledWhilePruning(t *testing.T) {
 func age(t testing.TB, s *Store, user string) {
 	t.Helper()
 	_, err := s.db.Load().Collection(activationsCollection).UpdateMany(t.Context(),
-		bson.D{{Key: "_id", Value: below(user)}, {Key: "pruned_at", Value: is("$exists", true)}}, set(bson.E{Key: "pruned_at", Value: now().Add(-forgetAfter - time.Second)}))
+		bson.D{{Key: "_id", Value: below(user)}, {Key: "pruned_at", Value: is("$exists", true)}},
+		set(bson.E{Key: "pruned_at", Value: now().Add(-forgetAfter - time.Second)}))
 	ok(t, err)
 }
 
@@ -185,7 +186,8 @@ func TestStore_KilledWhileErasing(t *testing.T) {
 	t.Run("Open", func(t *testing.T) {
 		fill(t, second, "opened")
 		k := openKilled(t, server, "crash")
-		if was, err := k.at(t, 3, ferrettest.LoseCommand, func(ctx context.Context) error { return k.EraseUser(ctx, "opened") }); !was || err == nil {
+		cut := func(ctx context.Context) error { return k.EraseUser(ctx, "opened") }
+		if was, err := k.at(t, 3, ferrettest.LoseCommand, cut); !was || err == nil {
 			t.Fatalf("it was not cut short: %v", err)
 		}
 		if nothingOf(t, second, "opened") == nil {
@@ -254,11 +256,12 @@ func TestStore_EraseUser_LateWriters(t *testing.T) {
 	t.Run("ARecorderThatWasKilled", func(t *testing.T) {
 		must(second.PutUser(t.Context(), faena.User{Name: "ann"}))(t)
 		k := openKilled(t, server, "crash")
-		if was, err := k.at(t, 2, ferrettest.LoseReply, func(ctx context.Context) error { return k.Insert(ctx, records("ann", 3)) }); !was || err == nil {
+		insert := func(ctx context.Context) error { return k.Insert(ctx, records("ann", 3)) }
+		if was, err := k.at(t, 2, ferrettest.LoseReply, insert); !was || err == nil {
 			t.Fatalf("it was not killed: %v", err)
 		}
 		ok(t, second.EraseUser(t.Context(), "ann"))
-		ok(t, k.Insert(t.Context(), records("ann", 3))) // as if it came only now
+		ok(t, insert(t.Context())) // as if it came only now
 		ok(t, nothingOf(t, second, "ann"))
 	})
 	t.Run("AnAPIThatWasKilled", func(t *testing.T) {

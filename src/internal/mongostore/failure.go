@@ -65,13 +65,16 @@ func explain(err error) (reason, message string) {
 	}
 	switch {
 	case hasCode(err, codeAuthenticationFailed), has[*auth.Error](err) && !has[net.Error](err):
-		return "store_unauthenticated", "The document store refuses the credentials: look at FAENA_MONGODB_USERNAME and FAENA_MONGODB_PASSWORD_FILE."
+		return "store_unauthenticated",
+			"The document store refuses the credentials: look at FAENA_MONGODB_USERNAME and FAENA_MONGODB_PASSWORD_FILE."
 	case hasCode(err, codeUnauthorized):
-		return "store_forbidden", "The document store does not let its user do this: give the one of FAENA_MONGODB_USERNAME the role readWrite on the database."
+		return "store_forbidden",
+			"The document store does not let its user do this: give the one of FAENA_MONGODB_USERNAME the role readWrite on the database."
 	case has[x509.UnknownAuthorityError](err):
 		return "store_certificate", "The document store shows a certificate of another authority: look at FAENA_MONGODB_CA_FILE."
 	case has[x509.CertificateInvalidError](err):
-		return "store_certificate", "The document store shows a certificate that is not valid, or not now: renew it, or look at FAENA_MONGODB_CA_FILE."
+		return "store_certificate",
+			"The document store shows a certificate that is not valid, or not now: renew it, or look at FAENA_MONGODB_CA_FILE."
 	case has[x509.HostnameError](err):
 		return "store_certificate", "The document store shows a certificate for another name than the one in FAENA_MONGODB_URI."
 	case has[tls.RecordHeaderError](err), has[tls.AlertError](err), has[*tls.CertificateVerificationError](err):

@@ -54,7 +54,8 @@ func (s *Store) head(ctx context.Context, user, name string, o ...*options.FindO
 
 // unchanged matches a head that is as it was read.
 func (d *functionDocument) unchanged() bson.D {
-	return bson.D{{Key: "_id", Value: d.ID}, {Key: "function.version", Value: int64(d.Function.Version)}, {Key: "incarnation", Value: d.Incarnation}}
+	return bson.D{{Key: "_id", Value: d.ID}, {Key: "function.version", Value: int64(d.Function.Version)},
+		{Key: "incarnation", Value: d.Incarnation}}
 }
 
 // older is the id of one of the revisions before the newest.
@@ -117,8 +118,8 @@ func (s *Store) addRevision(ctx context.Context, rev faena.Revision, c faena.Con
 	was := d.unchanged()
 	if exists {
 		// It may be there: of a try that was cut short or overtaken. A revision never changes, so that is the same.
-		_, err := s.in(revisionsCollection).insert(ctx, revisionDocument{ID: d.older(d.Function.Latest), Schema: faena.SchemaVersion, Revision: d.Revision})
-		if err != nil {
+		newest := revisionDocument{ID: d.older(d.Function.Latest), Schema: faena.SchemaVersion, Revision: d.Revision}
+		if _, err := s.in(revisionsCollection).insert(ctx, newest); err != nil {
 			return f, false, false, err
 		}
 	}

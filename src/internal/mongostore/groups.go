@@ -109,7 +109,8 @@ func (s *Store) GroupUses(ctx context.Context, name string, limit int) ([]faena.
 			return uses, nil
 		}
 		raws, err = s.in(functionsCollection).list(ctx, is("group", name),
-			options.Find().SetSort(is("_id", 1)).SetLimit(int64(limit-len(uses))).SetProjection(bson.D{{Key: "function.user", Value: 1}, {Key: "function.name", Value: 1}}))
+			options.Find().SetSort(is("_id", 1)).SetLimit(int64(limit-len(uses))).
+				SetProjection(bson.D{{Key: "function.user", Value: 1}, {Key: "function.name", Value: 1}}))
 		if err != nil {
 			return nil, err
 		}

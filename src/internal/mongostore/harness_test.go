@@ -92,7 +92,8 @@ type act func(ctx context.Context, s *Store, user string) error
 // everywhere lets one process after the other begin to do something, and kills each at another of its changes, before or after
 // the server has made it; then a second process does something, and check looks at what is there. Each time it is about
 // another user, for whom the second process has prepared something first.
-func everywhere(parent *testing.T, server *ferrettest.Server, second *Store, prepare, first, again act, check func(t *testing.T, user string)) {
+func everywhere(parent *testing.T, server *ferrettest.Server, second *Store, prepare, first, again act,
+	check func(t *testing.T, user string)) {
 	parent.Helper()
 	for name, fault := range map[string]ferrettest.Fault{"before": ferrettest.LoseCommand, "after": ferrettest.LoseReply} {
 		for n, was := 1, true; was; n++ {
@@ -148,7 +149,8 @@ func records(user string, n int) (list []faena.Record) {
 	for i := range n {
 		at := noon.Add(time.Duration(i) * time.Minute)
 		r := faena.Record{Schema: faena.SchemaVersion, ID: fmt.Sprintf("0195%04x-0000-7000-8000-%012x", i, i), User: user, Function: "f",
-			State: faena.StateSucceeded, AdmittedAt: at, Result: faena.Blob{Size: 3, Inline: []byte{0, 0xff, '\n'}}, Timings: faena.Timings{RunUS: 10}}
+			State: faena.StateSucceeded, AdmittedAt: at, Timings: faena.Timings{RunUS: 10},
+			Result: faena.Blob{Size: 3, Inline: []byte{0, 0xff, '\n'}}}
 		if i%3 == 2 {
 			r.State, r.Reason = faena.StateFailed, faena.ReasonExitNonzero
 		}
@@ -164,8 +166,9 @@ func counted(t testing.TB, s *Store, user string, n int) {
 	if failed := int64(n / 3); u.Completed != int64(n)-failed || u.Failed != failed || u.RunUS != int64(10*n) {
 		t.Errorf("the usage of %d activations is %+v", n, u)
 	}
-	for c, filter := range map[string]bson.E{activationsCollection: {Key: "mark", Value: is("$exists", true)}, usageCollection: {Key: "counted", Value: is("$exists", true)}} {
-		if n := must(s.db.Load().Collection(c).CountDocuments(t.Context(), bson.D{{Key: "_id", Value: below(user)}, filter}))(t); n != 0 {
+	for c, undone := range map[string]string{activationsCollection: "mark", usageCollection: "counted"} {
+		filter := bson.D{{Key: "_id", Value: below(user)}, {Key: undone, Value: is("$exists", true)}}
+		if n := must(s.db.Load().Collection(c).CountDocuments(t.Context(), filter))(t); n != 0 {
 			t.Errorf("%d documents in %s are not done with", n, c)
 		}
 	}

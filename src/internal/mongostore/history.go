@@ -220,7 +220,8 @@ func (s *Store) Recorded(ctx context.Context, user string, ids []string) ([]stri
 		for i, id := range ids {
 			full[i] = key(user, id)
 		}
-		raws, err := s.in(activationsCollection).list(ctx, bson.D{{Key: "_id", Value: in(full)}, notPruned}, options.Find().SetProjection(is("_id", 1)))
+		filter := bson.D{{Key: "_id", Value: in(full)}, notPruned}
+		raws, err := s.in(activationsCollection).list(ctx, filter, options.Find().SetProjection(is("_id", 1)))
 		if err != nil {
 			return nil, err
 		}

@@ -106,7 +106,7 @@ func TestStore_CommandsHaveADeadline(t *testing.T) {
 	server := ferrettest.Start(t, ferrettest.Options{})
 	relay := server.NewRelay(t)
 	s := open(t, Options{URI: relay.URI(), Timeout: 200 * time.Millisecond, ListTimeout: 300 * time.Millisecond})
-	ok(t, s.Ping(t.Context()))
+	faenatest.EventuallyNil(t, 20*time.Second, "the store answers", func() error { return s.Ping(t.Context()) })
 	hang, stop := context.WithCancel(t.Context())
 	defer stop()
 	relay.SetFault(func(command string) ferrettest.Fault {
@@ -156,7 +156,8 @@ func TestStore_Close_ReleasesAll(t *testing.T) {
 func TestStore_DatabaseOfANewerVersion(t *testing.T) {
 	server := ferrettest.Start(t, ferrettest.Options{})
 	older := open(t, Options{URI: server.URI()}).settled(t)
-	_, err := older.db.Load().Collection(metaCollection).UpdateOne(t.Context(), byID(schemaID), set(bson.E{Key: "schema", Value: faena.SchemaVersion + 1}))
+	newer := set(bson.E{Key: "schema", Value: faena.SchemaVersion + 1})
+	_, err := older.db.Load().Collection(metaCollection).UpdateOne(t.Context(), byID(schemaID), newer)
 	ok(t, err)
 	s := open(t, Options{URI: server.URI()})
 	for name, err := range map[string]error{"Ping": s.Ping(t.Context()), "Insert": s.Insert(t.Context(), records("ann", 1))} {

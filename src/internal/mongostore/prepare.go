@@ -20,8 +20,8 @@ const (
 	retryAfterMax = 15 * time.Second
 )
 
-const noReplicaSet = "MongoDB is no replica set: where its only server is away nothing can be changed, where its disk is lost all is, and a " +
-	"change that loses its connection is not repeated. Start mongod with --replSet and call rs.initiate(), also for one server."
+const noReplicaSet = "MongoDB is no replica set: where its only server is away nothing can be changed, where its disk is lost all is, " +
+	"and a change that loses its connection is not repeated. Start mongod with --replSet and call rs.initiate(), also for one server."
 
 // attempt is one try to prepare the store. All calls that come meanwhile wait for its end.
 type attempt struct {
@@ -95,7 +95,8 @@ func (s *Store) checkSchema(ctx context.Context, db *mongo.Database) error {
 		return err
 	}
 	if _, err := decode[schemaDocument](raw); err != nil {
-		e := faena.Unavailable(faena.ComponentStore, "store_schema", "A newer version of Faena has written the document store. Install that version again.", err)
+		e := faena.Unavailable(faena.ComponentStore, "store_schema",
+			"A newer version of Faena has written the document store. Install that version again.", err)
 		e.Retryable = false
 		return e
 	}

@@ -127,7 +127,8 @@ func (s *Store) forget(ctx context.Context) error {
 		if _, err := s.in(payloadsCollection).remove(ctx, is("_id", in(ids))); err != nil {
 			return err
 		}
-		if _, err := activations.remove(ctx, bson.D{{Key: "_id", Value: in(ids)}, {Key: "pruned_at", Value: is("$exists", true)}, notMarked}); err != nil {
+		buried := bson.D{{Key: "_id", Value: in(ids)}, {Key: "pruned_at", Value: is("$exists", true)}, notMarked}
+		if _, err := activations.remove(ctx, buried); err != nil {
 			return err
 		}
 		if len(raws) < stepSize {
@@ -153,7 +154,8 @@ func (s *Store) HistoryStats(ctx context.Context) (faena.HistoryStats, error) {
 				st.Oldest = oldest.UTC()
 			}
 		}
-		raws, err = s.in(usageCollection).list(ctx, is("bytes", is("$gt", 0)), s.using(byBytes).SetProjection(bson.D{{Key: "_id", Value: 0}, {Key: "bytes", Value: 1}}))
+		raws, err = s.in(usageCollection).list(ctx, is("bytes", is("$gt", 0)),
+			s.using(byBytes).SetProjection(bson.D{{Key: "_id", Value: 0}, {Key: "bytes", Value: 1}}))
 		for _, raw := range raws {
 			n, _ := raw.Lookup("bytes").AsInt64OK()
 			st.Bytes += n

@@ -106,7 +106,7 @@ func clientOptions(o Options) (*options.ClientOptions, error) {
 		SetWriteConcern(&writeconcern.WriteConcern{W: writeconcern.WCMajority, Journal: &journal}).
 		SetRetryReads(true).SetRetryWrites(true). // the driver knows which servers cannot
 		SetServerSelectionTimeout(o.SelectionTimeout).
-		SetConnectTimeout(o.SelectionTimeout).
+		SetConnectTimeout(o.SelectionTimeout * 4 / 5). // sooner, so that why there is none can be told
 		SetMaxPoolSize(maxConnections).
 		SetMaxConnIdleTime(maxIdle).
 		SetMonitor(o.monitor)

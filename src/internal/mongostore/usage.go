@@ -101,8 +101,8 @@ func tallies(raws []bson.Raw) map[string]*tally {
 }
 
 // markedFields are those of an activation that are counted.
-var markedFields = bson.D{{Key: "mark", Value: 1}, {Key: "bytes", Value: 1}, {Key: "record.state", Value: 1}, {Key: "record.timings.run_us", Value: 1},
-	{Key: "record.admitted_at", Value: 1}}
+var markedFields = bson.D{{Key: "mark", Value: 1}, {Key: "bytes", Value: 1}, {Key: "record.state", Value: 1},
+	{Key: "record.timings.run_us", Value: 1}, {Key: "record.admitted_at", Value: 1}}
 
 // count counts every marked activation of some months.
 func (s *Store) count(ctx context.Context, months []string) error {
@@ -237,8 +237,8 @@ func (s *Store) unmark(ctx context.Context, months []*usageDocument) error {
 func (s *Store) UserUsage(ctx context.Context, user string) (faena.Usage, error) {
 	return get(ctx, s, "read the usage of user "+user, func(ctx context.Context) (u faena.Usage, err error) {
 		u.User = user
-		raws, err := s.in(usageCollection).list(ctx, is("_id", below(user)),
-			options.Find().SetProjection(bson.D{{Key: "schema", Value: 1}, {Key: "completed", Value: 1}, {Key: "failed", Value: 1}, {Key: "run_us", Value: 1}}))
+		sums := bson.D{{Key: "schema", Value: 1}, {Key: "completed", Value: 1}, {Key: "failed", Value: 1}, {Key: "run_us", Value: 1}}
+		raws, err := s.in(usageCollection).list(ctx, is("_id", below(user)), options.Find().SetProjection(sums))
 		for _, raw := range raws {
 			d, err := decode[usageDocument](raw)
 			if err != nil {

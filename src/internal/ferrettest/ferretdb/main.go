@@ -81,7 +81,8 @@ func index(ctx context.Context, file string) (err error) {
 		return err
 	}
 	defer func() { _ = db.Close() }()
-	rows, err := db.QueryContext(ctx, `SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 9) != '_ferretdb' AND substr(name, 1, 6) != 'sqlite'`)
+	rows, err := db.QueryContext(ctx, `SELECT name FROM sqlite_master
+		WHERE type = 'table' AND substr(name, 1, 9) != '_ferretdb' AND substr(name, 1, 6) != 'sqlite'`)
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,8 @@ func index(ctx context.Context, file string) (err error) {
 		return err
 	}
 	for _, table := range tables {
-		if _, err := db.ExecContext(ctx, fmt.Sprintf(`CREATE INDEX IF NOT EXISTS "%s by id" ON %q (_ferretdb_sjson->'$._id')`, table, table)); err != nil {
+		create := fmt.Sprintf(`CREATE INDEX IF NOT EXISTS "%s by id" ON %q (_ferretdb_sjson->'$._id')`, table, table)
+		if _, err := db.ExecContext(ctx, create); err != nil {
 			return err
 		}
 	}
