@@ -143,7 +143,7 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Ping reports whether the primary server answers, and whether every index is there: without one some lists are slow.
+// Ping reports whether the primary server answers, and why an index could not be created, if one could not: some lists are slow then.
 func (s *Store) Ping(ctx context.Context) error {
 	return s.call(ctx, "ping the document store", func(ctx context.Context) error {
 		limited, cancel := context.WithTimeout(ctx, s.o.Timeout)
