@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"faena.dev/faena/internal/faena"
-	"github.com/google/uuid"
 )
 
 // Activate admits an activation and, unless it is asynchronous, waits for its end. It returns the terminal record,
@@ -29,7 +28,7 @@ func (c *Control) Activate(ctx context.Context, req faena.ActivationRequest) (fa
 	}
 	var w *waiter
 	if !req.Async {
-		w = c.waits.add(a.record.ID)
+		w = c.waits.add(a.record)
 		defer c.waits.remove(a.record.ID)
 	}
 	if err := a.admit(ctx); err != nil {
@@ -71,7 +70,7 @@ func (c *Control) admission(ctx context.Context, fn *deployed, req faena.Activat
 	if err := c.gauge.admits(spec.Group); err != nil {
 		return nil, err
 	}
-	id, err := uuid.NewV7()
+	id, err := c.o.NewID(req.User, spec.Group)
 	if err != nil {
 		return nil, fmt.Errorf("make an activation id: %w", err)
 	}
@@ -86,7 +85,7 @@ func (c *Control) admission(ctx context.Context, fn *deployed, req faena.Activat
 		startWithin = req.Expires
 	}
 	r := &faena.Record{
-		Schema: faena.SchemaVersion, ID: id.String(), User: req.User, Group: spec.Group,
+		Schema: faena.SchemaVersion, ID: id, User: req.User, Group: spec.Group,
 		Function: req.Function, Revision: fn.revision.Number, Digest: fn.revision.Digest,
 		Traceparent: req.Traceparent, RequestID: req.RequestID, Instance: instance,
 		Publication: 1, StartWithinMS: startWithin.Milliseconds(),

@@ -32,18 +32,19 @@ type waiters struct {
 }
 
 type waiter struct {
-	done  chan *faena.Record // holds the terminal record; of capacity one
-	again chan struct{}      // a hint to read the record; of capacity one
+	user, group string
+	done        chan *faena.Record // holds the terminal record; of capacity one
+	again       chan struct{}      // a hint to read the record; of capacity one
 }
 
 func newWaiters() *waiters {
 	return &waiters{waiting: make(map[string]*waiter), drained: make(chan struct{}), idle: make(chan struct{})}
 }
 
-func (w *waiters) add(id string) *waiter {
-	x := &waiter{done: make(chan *faena.Record, 1), again: make(chan struct{}, 1)}
+func (w *waiters) add(r *faena.Record) *waiter {
+	x := &waiter{user: r.User, group: r.Group, done: make(chan *faena.Record, 1), again: make(chan struct{}, 1)}
 	w.mu.Lock()
-	w.waiting[id] = x
+	w.waiting[r.ID] = x
 	w.mu.Unlock()
 	return x
 }
@@ -71,7 +72,7 @@ func (w *waiters) deliver(r *faena.Record) {
 	w.mu.Lock()
 	x := w.waiting[r.ID]
 	w.mu.Unlock()
-	if x == nil {
+	if x == nil || x.user != r.User || x.group != r.Group {
 		return
 	}
 	select {

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"faena.dev/faena/internal/faena"
 )
 
@@ -32,7 +34,10 @@ type Options struct {
 	Observer  Observer
 	Logger    *slog.Logger
 
-	Arch              string        // of the worker hosts: "amd64", "arm64"
+	Arch string // of the worker hosts: "amd64", "arm64"
+	// NewID makes the id of an activation, a UUIDv7, of a user in a group; optional.
+	NewID func(user, group string) (string, error)
+
 	Version           string        // of this build; optional
 	Default           faena.Group   // the default group until an admin changes it; optional: it has no keys and is pending
 	SingleHost        bool          // the installation is one process: there are no other groups
@@ -94,6 +99,12 @@ type deployed struct {
 
 // New makes the use cases; nothing runs before Run.
 func New(o Options) *Control {
+	if o.NewID == nil {
+		o.NewID = func(string, string) (string, error) {
+			id, err := uuid.NewV7()
+			return id.String(), err
+		}
+	}
 	c := &Control{o: o, log: o.Logger, slots: newSlots(o.Bus), waits: newWaiters(), tally: newTally(),
 		times: usualTimes()}
 	c.groups = newGroups(c.standard())

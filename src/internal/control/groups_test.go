@@ -327,6 +327,14 @@ func TestControl_Group_Known(t *testing.T) {
 			noError(t, one.DeleteGroup(t.Context(), "gpu"))
 			for _, api := range apis {
 				api.knows()
+				faenatest.EventuallyNil(t, patience, "nobody brings back its streams", func() error {
+					noError(t, api.bus.Declare(t.Context())) // as after a lost connection
+					if got := one.nats.streams(t, "gpu"); len(got) > 0 {
+						noError(t, one.bus.RemoveGroup(t.Context(), "gpu"))
+						return fmt.Errorf("there are %v", got)
+					}
+					return nil
+				})
 			}
 			if !lost {
 				return

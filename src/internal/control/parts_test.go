@@ -264,7 +264,7 @@ func TestWaiters(t *testing.T) {
 		}
 	}
 	run("DeliverReachesTheOneThatWaits", func(t *testing.T, w *waiters) {
-		a, b := w.add("a"), w.add("b")
+		a, b := w.add(&faena.Record{ID: "a"}), w.add(&faena.Record{ID: "b"})
 		for range 3 { // a hint may come more than once
 			w.deliver(&faena.Record{ID: "a"})
 		}
@@ -275,8 +275,16 @@ func TestWaiters(t *testing.T) {
 		w.remove("a")
 		w.deliver(&faena.Record{ID: "a"})
 	})
+	run("OfAnotherUserOrGroupReachesNobody", func(t *testing.T, w *waiters) {
+		a := w.add(&faena.Record{ID: "a", User: "ann", Group: "default"})
+		w.deliver(&faena.Record{ID: "a", User: "bob", Group: "default"})
+		w.deliver(&faena.Record{ID: "a", User: "ann", Group: "gpu"})
+		if len(a.done) != 0 {
+			t.Error("it was delivered")
+		}
+	})
 	run("LookAgainReachesAll", func(_ *testing.T, w *waiters) {
-		a, b := w.add("a"), w.add("b")
+		a, b := w.add(&faena.Record{ID: "a"}), w.add(&faena.Record{ID: "b"})
 		w.lookAgain()
 		w.lookAgain()
 		<-a.again
@@ -290,7 +298,7 @@ func TestWaiters(t *testing.T) {
 		}
 	})
 	run("DrainEndsWithTheLastCall", func(t *testing.T, w *waiters) {
-		w.add("a")
+		w.add(&faena.Record{ID: "a"})
 		time.AfterFunc(time.Second, func() { w.remove("a") })
 		start := time.Now()
 		w.drain(t.Context(), time.Hour)
@@ -299,7 +307,7 @@ func TestWaiters(t *testing.T) {
 		}
 	})
 	run("DrainMakesTheRestAnswer", func(t *testing.T, w *waiters) {
-		w.add("a")
+		w.add(&faena.Record{ID: "a"})
 		go func() { <-w.drained; w.remove("a") }()
 		start := time.Now()
 		w.drain(t.Context(), 20*time.Second)
@@ -309,7 +317,7 @@ func TestWaiters(t *testing.T) {
 		w.drain(t.Context(), 20*time.Second) // once more does no harm
 	})
 	run("DrainEndsWithItsContext", func(t *testing.T, w *waiters) {
-		w.add("a") // and never answers
+		w.add(&faena.Record{ID: "a"}) // and never answers
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		start := time.Now()
