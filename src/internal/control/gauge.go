@@ -54,26 +54,36 @@ func (g *gauge) run(ctx context.Context) error {
 		if err := sleep(ctx, gaugeEvery); err != nil {
 			return nil
 		}
-		err := g.look(ctx)
-		if err == nil {
-			g.err.Store(nil)
-			continue
-		}
-		text := oneLine(err)
-		g.err.Store(&text)
+		_ = g.look(ctx) // the readiness tells
 	}
 }
 
-// look looks at the workers, then at what each group stores. A group that does not answer hides no other.
+// look looks at the workers and at what the groups store, and notes what is wrong. It returns an error where nothing was seen.
 func (g *gauge) look(ctx context.Context) error {
+	seen, err := g.see(ctx)
+	if err == nil {
+		g.err.Store(nil)
+		return nil
+	}
+	text := oneLine(err)
+	g.err.Store(&text)
+	if seen {
+		return nil
+	}
+	return err
+}
+
+// see does that. A group that does not answer hides no other.
+func (g *gauge) see(ctx context.Context) (seen bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*gaugeEvery)
 	defer cancel()
 	workers, err := g.bus.Workers(ctx)
 	if err != nil {
-		return fmt.Errorf("look at the workers: %w", err)
+		return false, fmt.Errorf("look at the workers: %w", err)
 	}
 	g.seenNow(workers)
 	var live atomic.Uint64
+	var some atomic.Bool
 	before := g.tally.sum()
 	groups := g.groups()
 	errs := make([]error, len(groups))
@@ -86,6 +96,7 @@ func (g *gauge) look(ctx context.Context) error {
 				return
 			}
 			live.Add(records)
+			some.Store(true)
 			g.filled(group, fill, what)
 		})
 	}
@@ -95,7 +106,7 @@ func (g *gauge) look(ctx context.Context) error {
 		g.observer.Drift(g.tally.drift(live.Load(), before))
 	}
 	g.saw(ctx, workers) // last: it may have to wait for the store
-	return err
+	return some.Load(), err
 }
 
 func (g *gauge) filled(group string, fill float64, what string) {
