@@ -100,6 +100,9 @@ func (u *Up) check(c *checks) {
 }
 
 func (a *API) check(c *checks) {
+	if a.MongoDB.URI != "" && a.SealKeyFile.Path == "" {
+		c.fail("SEAL_KEY_FILE", "is missing: with FAENA_MONGODB_URI there may be several APIs, which must share one; faena-api keygen makes it")
+	}
 	c.dir("DATA_DIR", a.DataDir)
 	c.socket("ADMIN_SOCKET", a.AdminSocket)
 	a.Serve.check(c)

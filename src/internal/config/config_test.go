@@ -210,6 +210,11 @@ var local = []string{"FAENA_AUTH=local", "FAENA_LISTEN=127.0.0.1:0"}
 
 func TestLoadAPI_Stores(t *testing.T) {
 	ca, password := file(t, "ca.pem", "certificate", 0o644), file(t, "password", "hunter2", 0o600)
+	_, err := LoadAPI(append([]string{"FAENA_MONGODB_URI=mongodb://h"}, local...))
+	if err == nil || !strings.Contains(err.Error(), "FAENA_SEAL_KEY_FILE is missing: with FAENA_MONGODB_URI there may be several APIs") {
+		t.Errorf("without a key for all APIs the error is %v", err)
+	}
+	local := append([]string{"FAENA_SEAL_KEY_FILE=" + password}, local...)
 	t.Run("MongoDB and limits of storage", func(t *testing.T) {
 		a, err := LoadAPI(append([]string{"FAENA_MONGODB_URI=mongodb://10.0.0.5:27017,10.0.0.6:27017/?replicaSet=rs0", "FAENA_MONGODB_USERNAME=api",
 			"FAENA_MONGODB_PASSWORD_FILE=" + password, "FAENA_MONGODB_CA_FILE=" + ca, "FAENA_GROUP_MAX_STORE=4GiB", "RUNTIME_DIRECTORY=/run/a:/run/b"}, local...))

@@ -58,8 +58,8 @@ func (a *admission) store(ctx context.Context) error {
 	}
 	for pause := newPause(); ; {
 		rev, err := a.c.o.Bus.CreateRecord(ctx, a.record)
-		if faena.IsKind(err, faena.KindConflict) { // a try whose answer was lost has stored it: the id is ours alone
-			_, rev, err = a.c.o.Bus.Record(ctx, a.record.Group, a.record.User, a.record.ID)
+		if faena.IsKind(err, faena.KindConflict) { // not one of our own tries: the bus knows those
+			return faena.Unavailable(faena.ComponentQueue, "id_taken", "Another activation has the same id. Try again.", err)
 		}
 		if err == nil {
 			a.rev = rev

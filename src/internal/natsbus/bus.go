@@ -40,6 +40,10 @@ type Options struct {
 	NkeySeed []byte       // the identity of this daemon; default: none
 	Logger   *slog.Logger // default: nowhere
 
+	// Made reports whether an id was made by an API of this installation for a user and a group. Of records in which it was not
+	// nothing is believed. Default: all are believed, which is right where nobody but this process writes them.
+	Made func(user, group, id string) bool
+
 	Group      string        // of a worker, whose clock is that of its queue's server; none is an API
 	Replicas   int           // of each stream and bucket, 1 or 3; default 1
 	MaxStore   int64         // what one server may keep on disk; default: the Server's, or 8 GiB

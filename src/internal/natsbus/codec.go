@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
+
+	"github.com/google/uuid"
 
 	"faena.dev/faena/internal/faena"
 )
@@ -127,9 +130,12 @@ func (c *codec) decodeRevision(raw json.RawMessage) (*faena.Revision, error) {
 	return rev, nil
 }
 
-// recordAt decodes the record that stands under a subject. Who may write to a bucket may write anything into it: a record of
-// another group, user or activation than its key says is an error.
-func recordAt(subject string, p []byte) (*faena.Record, error) {
+// errForged says that no API of this installation has admitted an activation.
+var errForged = errors.New("no API of this installation has admitted it: a worker of its group has made it up, or the APIs do not share FAENA_SEAL_KEY_FILE")
+
+// recordAt decodes the record that stands under a subject. The workers of a group may write anything into its bucket: a record of
+// another group, user or activation than its key says is an error, and so is one that no API has admitted (ADR 10).
+func (b *Bus) recordAt(subject string, p []byte) (*faena.Record, error) {
 	r, err := decodeRecord(p)
 	if err != nil {
 		return nil, err
@@ -137,7 +143,23 @@ func recordAt(subject string, p []byte) (*faena.Record, error) {
 	if recordSubject(r.Group, r.User, r.ID) != subject {
 		return nil, errors.New("decode a record: it is another activation's than its key says")
 	}
+	if !b.admitted(r) {
+		return nil, fmt.Errorf("decode a record: %w", errForged)
+	}
 	return r, nil
+}
+
+// admitted reports whether an API has made the id of a record for its user and group, at the time that it says.
+func (b *Bus) admitted(r *faena.Record) bool {
+	if b.o.Made == nil {
+		return true
+	}
+	id, err := uuid.Parse(r.ID)
+	if err != nil || !b.o.Made(r.User, r.Group, r.ID) {
+		return false
+	}
+	sec, nsec := id.Time().UnixTime()
+	return r.AdmittedAt.Sub(time.Unix(sec, nsec)).Abs() < time.Minute
 }
 
 func decodeRecord(p []byte) (*faena.Record, error) {

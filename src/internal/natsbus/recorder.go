@@ -133,7 +133,7 @@ func (r *recorder) fetch(done []ended, consumer jetstream.Consumer, size int) (_
 
 // take adds a message of a terminal record. A live record's message is acknowledged: its next version is another one.
 func (r *recorder) take(done []ended, m jetstream.Msg) []ended {
-	rec, err := recordAt(m.Subject(), m.Data())
+	rec, err := r.b.recordAt(m.Subject(), m.Data())
 	switch {
 	case err != nil:
 		r.putBack(m, err)

@@ -91,7 +91,7 @@ func (b *Bus) record(ctx context.Context, group, user, id string) (*faena.Record
 	if !ok {
 		return nil, stored{}, faena.NotFound("activation", id)
 	}
-	r, err := recordAt(m.Subject, m.Data)
+	r, err := b.recordAt(m.Subject, m.Data)
 	if err != nil {
 		return nil, stored{}, fmt.Errorf("read record %s: %w", id, unknownSchema(id, err))
 	}
@@ -115,7 +115,7 @@ func (b *Bus) purge(ctx context.Context, stream, subject string) error {
 	return nil
 }
 
-// LiveIDs lists what a group's bucket holds: ids of activations by user.
+// LiveIDs lists what a group's bucket holds: ids of activations by user. Those that no API has made are left out.
 func (b *Bus) LiveIDs(ctx context.Context, group string) (map[string][]string, error) {
 	subjects, err := b.subjects(ctx, recordsStream(group), recordSubjects(group))
 	if err != nil {
@@ -123,7 +123,7 @@ func (b *Bus) LiveIDs(ctx context.Context, group string) (map[string][]string, e
 	}
 	live := make(map[string][]string)
 	for s := range subjects {
-		if user, id, ok := recordOf(s); ok {
+		if user, id, ok := recordOf(s); ok && (b.o.Made == nil || b.o.Made(user, group, id)) {
 			live[user] = append(live[user], id)
 		}
 	}
@@ -150,7 +150,7 @@ func (b *Bus) LiveRecords(ctx context.Context, group, user string) ([]*faena.Rec
 			if err != nil || !ok { // purged since it was listed
 				return err
 			}
-			*slot, _ = recordAt(subject, m.Data)
+			*slot, _ = b.recordAt(subject, m.Data)
 			return nil
 		})
 	}

@@ -37,14 +37,14 @@ func (b *Bus) Complete(_ context.Context, r *faena.Record) error {
 }
 
 // Completed calls fn with each terminal record that is announced to an API's instance, until stop is called. One whose
-// group is not the subject's is dropped: a worker may only speak for its own.
+// group is not the subject's, or which no API has admitted, is dropped: a worker may only speak for what its group was given.
 func (b *Bus) Completed(instance string, fn func(*faena.Record)) (stop func(), err error) {
 	return b.subscribe(completedSubjects(instance), func(m *nats.Msg) {
 		r, err := decodeRecord(m.Data)
 		switch {
 		case err != nil:
 			b.log.Warn("an announced end could not be read; the record will be", "error", err)
-		case r.Group != lastToken(m.Subject) || !r.State.Terminal():
+		case r.Group != lastToken(m.Subject) || !r.State.Terminal() || !b.admitted(r):
 			b.log.Warn("an announced end is not of its group, or none", "activation_id", r.ID, "subject", m.Subject)
 		default:
 			fn(r)

@@ -207,7 +207,7 @@ func (s scan) unreadable(b *Bus, m *stored) (what faena.Unreadable, is bool) {
 	if s.where == whereQueue {
 		_, err = b.code.decode(m.Data)
 	} else {
-		_, err = recordAt(m.Subject, m.Data)
+		_, err = b.recordAt(m.Subject, m.Data)
 	}
 	if err == nil {
 		return faena.Unreadable{}, false

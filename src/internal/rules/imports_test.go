@@ -39,12 +39,13 @@ var mayImport = map[string][]string{
 	"internal/natstest":     {"internal/faenatest"},
 	"internal/ferrettest":   {"internal/faenatest"},
 	"internal/ferrettest/*": {},
+	"internal/endtoend":     anything,
 	"internal/tools/*":      anything,
 	"cmd/*":                 anything,
 }
 
 // onlyTests are the packages that no program is made of.
-var onlyTests = []string{"internal/faenatest", "internal/natstest", "internal/ferrettest", "internal/rules"}
+var onlyTests = []string{"internal/faenatest", "internal/natstest", "internal/ferrettest", "internal/endtoend", "internal/rules"}
 
 // mayUse says which packages may import a module of somebody else, so that what depends on it stays in one place;
 // docs/dependencies.md says why it is there.
@@ -55,7 +56,7 @@ var mayUse = map[string][]string{
 	"github.com/coreos/go-systemd/v22":       {"internal/systemd"},
 	"github.com/docker/docker":               {"internal/dockerengine"},
 	"github.com/google/go-containerregistry": {"internal/registry", "internal/faenatest", "internal/tools/*"},
-	"github.com/google/uuid":                 {"internal/control", "internal/natsbus", "internal/httpapi"},
+	"github.com/google/uuid":                 {"internal/control", "internal/natsbus", "internal/httpapi", "internal/seal"},
 	"github.com/gorilla/mux":                 {"internal/httpapi"},
 	"github.com/kelseyhightower/envconfig":   {"internal/config"},
 	"github.com/nats-io/nats-server/v2":      {"internal/natsbus", "internal/natstest", "internal/tools/bench/*"},

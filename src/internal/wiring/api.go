@@ -29,8 +29,9 @@ type APIOptions struct {
 	Limits     config.Limits
 	Registries registry.Rules
 	Retention  config.Retention
-	Default    faena.Group // the default group until an admin changes it
-	SingleHost bool        // the installation is one process
+	Default    faena.Group                              // the default group until an admin changes it
+	SingleHost bool                                     // the installation is one process
+	NewID      func(user, group string) (string, error) // optional; see control.Options
 	Bus        *natsbus.Bus
 	Documents  faena.Documents
 	Kind       string        // of the document store, for people
@@ -75,7 +76,7 @@ func NewAPI(o APIOptions) (*API, error) {
 		who = a.Local
 	}
 	a.Control = control.New(control.Options{
-		Instance: o.Serve.Instance, Version: buildinfo.Read().Version, Bus: o.Bus, Health: o.Bus, Documents: o.Documents, Sealer: sealer,
+		Instance: o.Serve.Instance, Version: buildinfo.Read().Version, Bus: o.Bus, Health: o.Bus, NewID: o.NewID, Documents: o.Documents, Sealer: sealer,
 		Resolver: registry.NewResolver(o.Registries), Passwords: who, Observer: o.Metrics, Logger: o.Logger, Arch: o.Serve.Arch, Default: o.Default, SingleHost: o.SingleHost,
 		Retention: o.Retention.Age, RetentionBytes: int64(o.Retention.Bytes), DocumentsKind: o.Kind, DocumentsWarning: o.Warning,
 		MaxParameterBytes: int64(o.Limits.MaxParameter), AsyncStartWithin: o.Limits.AsyncStartWithin, DrainAfter: o.Limits.DrainAfter,
@@ -137,6 +138,9 @@ func (a *API) Run(ctx context.Context, listener net.Listener, ready chan<- struc
 	go func() { loops <- a.Control.Run(base, looping) }()
 	select {
 	case <-looping:
+	case <-ctx.Done(): // the queue went away while it started
+		stop()
+		return errors.Join(<-loops, listener.Close())
 	case err := <-loops:
 		return errors.Join(err, listener.Close())
 	}

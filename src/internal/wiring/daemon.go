@@ -43,6 +43,7 @@ type apiDaemon struct {
 	start     *starter
 	opened    closers
 	identity  seal.Identity
+	ids       *seal.IDs
 	sockets   *systemd.Sockets
 	documents documents
 	bus       *natsbus.Bus
@@ -55,6 +56,9 @@ func (d *apiDaemon) open(ctx context.Context) (err error) {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
 	if d.identity, err = identityOf(d.c.SealKeyFile, d.c.DataDir); err != nil {
+		return err
+	}
+	if d.ids, err = seal.NewIDs(d.identity); err != nil {
 		return err
 	}
 	if _, err := serverTLS(d.c.Serve); err != nil {
@@ -90,7 +94,7 @@ func (d *apiDaemon) connect(ctx context.Context) error {
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return d.start.step(ctx, "documents", d.documents.Ping) })
 	parts.Go(func() error {
-		o := natsbus.Options{Name: "faena-api", Logger: d.log, MaxStore: int64(d.c.Storage.MaxStore), GroupStore: int64(d.c.Storage.GroupStore),
+		o := natsbus.Options{Name: "faena-api", Logger: d.log, Made: d.ids.Made, MaxStore: int64(d.c.Storage.MaxStore), GroupStore: int64(d.c.Storage.GroupStore),
 			ObjectTTL: d.c.Retention.Age + objectsOutlive}
 		err := d.start.step(ctx, "queue", func(ctx context.Context) (err error) {
 			d.bus, err = connect(ctx, d.c.NATS, o)
@@ -114,7 +118,7 @@ const objectsOutlive = 24 * time.Hour
 // serve takes calls until ctx ends.
 func (d *apiDaemon) serve(ctx context.Context) error {
 	defer keepDeclared(ctx, d.bus, d.log)()
-	api, err := NewAPI(APIOptions{Serve: d.c.Serve, Limits: d.c.Limits, Registries: RulesOf(d.c.Registries), Retention: d.c.Retention, Bus: d.bus,
+	api, err := NewAPI(APIOptions{Serve: d.c.Serve, Limits: d.c.Limits, Registries: RulesOf(d.c.Registries), Retention: d.c.Retention, NewID: d.ids.New, Bus: d.bus,
 		Documents: d.documents, Kind: d.documents.kind, Warning: d.documents.warning, Identity: d.identity, Metrics: d.metrics, Logger: d.log})
 	if err != nil {
 		return err
