@@ -261,6 +261,7 @@ func keepDeclared(ctx context.Context, bus *natsbus.Bus, log *slog.Logger) (stop
 		default:
 		}
 	})
+	again := newStarter(log)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -269,12 +270,8 @@ func keepDeclared(ctx context.Context, bus *natsbus.Bus, log *slog.Logger) (stop
 				return
 			case <-back:
 			}
-			for err := bus.Declare(ctx); err != nil && ctx.Err() == nil; err = bus.Declare(ctx) {
-				log.Warn("streams and buckets could not be declared again, next try in a second", "error", err)
-				select {
-				case <-ctx.Done():
-				case <-time.After(time.Second):
-				}
+			if again.step(ctx, "queue", bus.Declare) == nil {
+				tell(log, systemd.Status("takes activations"))
 			}
 		}
 	})
