@@ -203,7 +203,10 @@ func TestRunAPI_MongoDBComesLater(t *testing.T) {
 	store := ferrettest.Start(t, ferrettest.Options{CertFile: cert.CertFile, KeyFile: cert.KeyFile})
 	store.Stop(t)
 	nats := natstest.Start(t, natstest.Options{})
-	shared := []string{"FAENA_NATS_URLS=" + nats.URLs()[0], "FAENA_MONGODB_URI=" + store.URI(), "FAENA_MONGODB_DATABASE=start"}
+	dir := shortDir(t)
+	keys(t, dir)
+	shared := []string{"FAENA_NATS_URLS=" + nats.URLs()[0], "FAENA_MONGODB_URI=" + store.URI(), "FAENA_MONGODB_DATABASE=start",
+		"FAENA_SEAL_KEY_FILE=" + filepath.Join(dir, "seal.key")}
 	one, oneURL, oneOps := apiSettings(t, shortDir(t), append(shared, "FAENA_MONGODB_CA_FILE="+ca.File, "FAENA_INSTANCE=one")...)
 	two, twoURL, twoOps := apiSettings(t, shortDir(t), append(shared, "FAENA_MONGODB_CA_FILE="+ca.File, "FAENA_INSTANCE=two")...)
 	a, b := startAPIWith(t, one, oneOps), startAPIWith(t, two, twoOps)
@@ -363,6 +366,8 @@ func TestMain_WrongSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	ca := faenatest.NewCA(t)
+	keys(t, dir)
+	seal := "FAENA_SEAL_KEY_FILE=" + filepath.Join(dir, "seal.key")
 	one, two := ca.Issue("one"), ca.Issue("two")
 	for name, c := range map[string]struct {
 		worker     bool
@@ -374,8 +379,8 @@ func TestMain_WrongSettings(t *testing.T) {
 		"key of another certificate":         {true, []string{"FAENA_NATS_CERT_FILE=" + one.CertFile, "FAENA_NATS_KEY_FILE=" + two.KeyFile}, "FAENA_NATS_KEY_FILE", "does not match"},
 		"no nkey":                            {true, []string{"FAENA_NATS_NKEY_FILE=" + nothing}, "FAENA_NATS_NKEY_FILE", nothing},
 		"no sealing key":                     {false, []string{"FAENA_SEAL_KEY_FILE=" + nothing}, "FAENA_SEAL_KEY_FILE", nothing},
-		"no address of a store":              {false, []string{"FAENA_MONGODB_URI=mongodb://h:0/?replicaSet"}, "FAENA_MONGODB_URI cannot be used", ""},
-		"no certificate of its CA":           {false, []string{"FAENA_MONGODB_URI=mongodb://h", "FAENA_MONGODB_CA_FILE=" + nothing}, "FAENA_MONGODB_CA_FILE", "there is no certificate in"},
+		"no address of a store":              {false, []string{seal, "FAENA_MONGODB_URI=mongodb://h:0/?replicaSet"}, "FAENA_MONGODB_URI cannot be used", ""},
+		"no certificate of its CA":           {false, []string{seal, "FAENA_MONGODB_URI=mongodb://h", "FAENA_MONGODB_CA_FILE=" + nothing}, "FAENA_MONGODB_CA_FILE", "there is no certificate in"},
 		"the API's own certificate":          {false, []string{"FAENA_TLS_CERT_FILE=" + one.CertFile, "FAENA_TLS_KEY_FILE=" + two.KeyFile}, "certificate and key", "does not match"},
 		"a first process that is no program": {true, []string{"FAENA_INIT_PATH=" + nothing}, "FAENA_INIT_PATH", "is no program"},
 	} {
