@@ -1,0 +1,26 @@
+package endtoend_test
+
+import (
+	"testing"
+)
+
+// TestInstallation goes through the life of one installation. The cases use users of their own, and stand in an order: what ends
+// parts comes after what only uses them.
+func TestInstallation(t *testing.T) {
+	i := install(t)
+
+	run := func(name string, test func(t *testing.T)) { t.Run(name, test) }
+	run("Calls", i.testCalls)
+	run("Held", i.testHeld)
+	run("Limit", i.testLimit)
+	killed := i.killWorker(t)
+	run("Group", i.testGroup)
+	run("FunctionChanges", i.testFunctionChanges)
+	run("UserChanges", i.testUserChanges)
+	run("LeaderKilled", i.testLeaderKilled)
+	run("WorkerKilled", func(t *testing.T) { i.testWorkerKilled(t, killed) })
+	run("ServersStopped", i.testServersStopped)
+	run("DocumentsStopped", i.testDocumentsStopped)
+	run("Drain", i.testDrain)
+	run("Count", i.count)
+}

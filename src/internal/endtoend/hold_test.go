@@ -1,0 +1,86 @@
+package endtoend_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"faena.dev/faena/internal/client"
+)
+
+// holdFor is the timeout of a function that holds: longer than any case.
+const holdFor = 3 * time.Minute
+
+// deployHold deploys a function of that name whose activations run until they are released, and write their parameter then. No two
+// users have one of the same name.
+func (c caller) deployHold(t *testing.T, name string, change ...func(*client.Spec)) {
+	t.Helper()
+	c.deploy(t, name, func(s *client.Spec) {
+		s.TimeoutMs = holdFor.Milliseconds()
+		for _, fn := range change {
+			fn(s)
+		}
+	}, "hold", name)
+}
+
+// release releases what runs of such a function now: those activations with one of the parameters, or all where there is none. It
+// signals the processes, which are this host's too.
+func release(t *testing.T, name string, parameters ...string) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(parameters) == 0 {
+		parameters = []string{""}
+	}
+	for _, file := range files {
+		line, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		for _, p := range parameters {
+			want := functionPath + "\x00hold\x00" + name + "\x00" + p
+			if p != "" {
+				want += "\x00"
+			}
+			if !bytes.HasPrefix(line, []byte(want)) {
+				continue
+			}
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			if err == nil {
+				err = syscall.Kill(pid, syscall.SIGURG)
+			}
+			if err != nil && !errors.Is(err, syscall.ESRCH) {
+				t.Errorf("release %s: %v", name, err)
+			}
+		}
+	}
+}
+
+// finish releases activations until they have succeeded, in the eyes of an API.
+func (c caller) finish(t *testing.T, name string, ids ...string) {
+	t.Helper()
+	within(t, 40*time.Second, "what was held has succeeded", func() error {
+		release(t, name)
+		for _, id := range ids {
+			a, err := c.record(t, id)
+			if err != nil {
+				return err
+			}
+			if terminal(a.State) && a.State != client.StateSucceeded {
+				t.Fatalf("%s has %s: %s %s", id, a.State, a.Reason, a.Message)
+			}
+			if !terminal(a.State) {
+				return fmt.Errorf("%s is %s", id, a.State)
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,174 @@
+package endtoend_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"faena.dev/faena/internal/client"
+)
+
+// recorded is how long it may take until the history has all: records that were on their way to an API, when a server or that API
+// was away, are given out again after a minute.
+const recorded = 75 * time.Second
+
+// ledger keeps what each user was told, for the count when nothing runs any more. Safe for concurrent use.
+type ledger struct {
+	mu    sync.Mutex
+	users map[string]*account
+}
+
+// account is what one user was told.
+type account struct {
+	accepted map[string]bool // ids
+	unknown  int             // calls of which nobody told whether they were accepted
+}
+
+// note takes down an answer to a call for an activation.
+func (l *ledger) note(user string, a answer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.users == nil {
+		l.users = make(map[string]*account)
+	}
+	u := l.users[user]
+	if u == nil {
+		u = &account{accepted: make(map[string]bool)}
+		l.users[user] = u
+	}
+	switch {
+	case a.err != nil:
+		u.unknown++
+	case a.status == http.StatusServiceUnavailable && a.problem.Reason != "no_worker":
+		if a.id != "" { // it may be in the history, as cancelled, or as what it came to
+			u.unknown++
+		}
+	case a.id != "":
+		u.accepted[a.id] = true
+	}
+}
+
+// forget is for a user who was deleted, with all that he had.
+func (l *ledger) forget(user string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.users, user)
+}
+
+// count checks that nothing is lost and nothing left over: each activation that was accepted has ended, and is in the history
+// once, the counters agree, and neither queue nor bucket has anything of it.
+func (i *installation) count(t *testing.T) {
+	t.Helper()
+	i.ledger.mu.Lock()
+	defer i.ledger.mu.Unlock()
+	for user, account := range i.ledger.users {
+		within(t, recorded, "what "+user+" has called for is in the history", func() error { return i.counted(t, user, account) })
+	}
+	js := i.nats.JetStream(t)
+	within(t, recorded, "queues and buckets are empty", func() error { return empty(t, js) })
+}
+
+// counted checks one user at one API, and his counters at the other.
+func (i *installation) counted(t *testing.T, user string, u *account) error {
+	t.Helper()
+	history, err := i.as(0, user).history(t)
+	if err != nil {
+		return err
+	}
+	seen := make(map[string]bool)
+	var completed, failed int64
+	for _, a := range history {
+		if seen[a.ActivationID] {
+			return fmt.Errorf("%s is there twice", a.ActivationID)
+		}
+		if seen[a.ActivationID] = true; !terminal(a.State) {
+			return fmt.Errorf("%s is %s", a.ActivationID, a.State)
+		}
+		if a.State == client.StateSucceeded {
+			completed++
+		} else {
+			failed++
+		}
+	}
+	for id := range u.accepted {
+		if !seen[id] {
+			return fmt.Errorf("%s was accepted and is not there", id)
+		}
+	}
+	if more := len(seen) - len(u.accepted); more > u.unknown {
+		return fmt.Errorf("there are %d activations, %d were accepted and %d may have been", len(seen), len(u.accepted), u.unknown)
+	}
+	usage, err := i.as(1, user).usage(t)
+	if err != nil {
+		return err
+	}
+	if usage.Completed != completed || usage.Failed != failed || usage.Active != 0 {
+		return fmt.Errorf("the usage is %+v, the history has %d and %d", usage, completed, failed)
+	}
+	return nil
+}
+
+// history lists all activations of a user, page by page.
+func (c caller) history(t *testing.T) (all []client.Activation, err error) {
+	t.Helper()
+	for cursor := ""; ; {
+		page, err := client.Read[client.ActivationPage](c.get(t, "/v1/activations?limit=100&cursor="+cursor))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Items...)
+		if cursor = page.Next; cursor == "" {
+			return all, nil
+		}
+	}
+}
+
+// empty looks at the streams themselves: anchors aside, nothing may be in a queue or in a bucket of live records.
+func empty(t *testing.T, js jetstream.JetStream) error {
+	t.Helper()
+	names := js.StreamNames(t.Context())
+	var queues []string
+	for name := range names.Name() {
+		if strings.HasPrefix(name, "ACTIVATIONS-") || strings.HasPrefix(name, "KV_activations-") {
+			queues = append(queues, name)
+		}
+	}
+	if names.Err() != nil || len(queues) < 2 {
+		return errors.Join(names.Err(), fmt.Errorf("the queues are %q", queues))
+	}
+	for _, name := range queues {
+		s, err := js.Stream(t.Context(), name)
+		if err != nil {
+			return err
+		}
+		info, err := s.Info(t.Context(), jetstream.WithSubjectFilter(">"))
+		if err != nil {
+			return err
+		}
+		for subject, n := range info.State.Subjects {
+			if !strings.HasSuffix(subject, ".anchor") {
+				return fmt.Errorf("%s has %d of %s", name, n, subject)
+			}
+		}
+	}
+	return nil
+}
+
+// asFailure is the problem document that an error is, if it is one.
+func asFailure(err error) (*client.Failure, bool) { return errors.AsType[*client.Failure](err) }
+
+// ids are those of activations, in order.
+func ids(list []client.Activation) (out []string) {
+	for _, a := range list {
+		out = append(out, a.ActivationID)
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,215 @@
+package endtoend_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"faena.dev/faena/internal/client"
+)
+
+// trickle is a small load from one user: calls at both APIs in turn, every third of them not waited for.
+type trickle struct {
+	stop chan struct{}
+	wg   sync.WaitGroup
+
+	mu       sync.Mutex
+	good     []time.Time // when calls were made that were answered as they should be
+	refused  []time.Time // and those that were answered 503
+	accepted []string    // ids of those that were not waited for
+}
+
+// trickleEvery is how often the load calls.
+const trickleEvery = 100 * time.Millisecond
+
+// startTrickle starts it. What is answered 503 must be worth another try, or of unknown outcome; everything else must be right.
+func (i *installation) startTrickle(t *testing.T, user string) *trickle {
+	t.Helper()
+	who := i.user(t, user, 500)
+	who.deploy(t, "load", nil, "say", "done")
+	for n := range i.apis {
+		who.at(n).run(t, "load", "first") // both know the function
+	}
+	l := &trickle{stop: make(chan struct{})}
+	tick := time.NewTicker(trickleEvery)
+	l.wg.Go(func() {
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-l.stop:
+				return
+			case <-tick.C:
+			}
+			l.wg.Go(func() { l.call(t, who.at(n%2), n) })
+		}
+	})
+	t.Cleanup(l.end)
+	return l
+}
+
+func (l *trickle) call(t *testing.T, who caller, n int) {
+	parameter, at := fmt.Sprint("call-", n), time.Now()
+	var headers []string
+	if n%3 == 0 {
+		headers = []string{"Prefer", "respond-async"}
+	}
+	a := who.activate(t, "load", parameter, headers...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case a.status == http.StatusOK && a.body == "done "+parameter:
+		l.good = append(l.good, at)
+	case a.status == http.StatusAccepted && headers != nil && a.id != "":
+		l.good, l.accepted = append(l.good, at), append(l.accepted, a.id)
+	case a.status == http.StatusServiceUnavailable && (a.problem.Retryable || a.problem.OutcomeUnknown):
+		l.refused = append(l.refused, at)
+	default:
+		t.Errorf("call %d at %s answers %d %q: %+v, %v", n, who.i.apis[who.api].name, a.status, a.body, a.problem, a.err)
+	}
+}
+
+// goodSince waits for good calls that were made after a moment.
+func (l *trickle) goodSince(t *testing.T, limit time.Duration, since time.Time, what string) {
+	t.Helper()
+	const enough = 10
+	within(t, limit, what, func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		n := 0
+		for _, at := range l.good {
+			if at.After(since) {
+				n++
+			}
+		}
+		if n < enough {
+			return fmt.Errorf("%d calls since then were answered as they should be, %d with 503", n, len(l.refused))
+		}
+		return nil
+	})
+}
+
+// end stops calling and waits for the answers.
+func (l *trickle) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.stop:
+		return
+	default:
+		close(l.stop)
+	}
+	l.mu.Unlock()
+	l.wg.Wait()
+	l.mu.Lock()
+}
+
+// refusals are those of calls that were made in a time, and how long it was from the first to the last.
+func (l *trickle) refusals(from, to time.Time) (n int, span time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var in []time.Time
+	for _, at := range l.refused {
+		if at.After(from) && at.Before(to) {
+			in = append(in, at)
+		}
+	}
+	if len(in) == 0 {
+		return 0, 0
+	}
+	return len(in), slices.MaxFunc(in, time.Time.Compare).Sub(slices.MinFunc(in, time.Time.Compare))
+}
+
+// testServersStopped stops one NATS server, and then all, under load.
+func (i *installation) testServersStopped(t *testing.T) {
+	l := i.startTrickle(t, "kim")
+	one := i.nats.Leader(t, "ACTIVATIONS-default")
+	stopped := time.Now()
+	i.nats.Stop(one)
+	l.goodSince(t, 30*time.Second, stopped.Add(2*time.Second), "calls go on without one server")
+	i.nats.Start(t, one)
+	i.nats.Settle(t)
+	l.goodSince(t, 20*time.Second, time.Now(), "calls go on with all servers")
+	n, span := l.refusals(stopped, time.Now())
+	t.Logf("without one server: %d calls answered 503, over %v", n, span.Round(100*time.Millisecond))
+	if span > 10*time.Second {
+		t.Errorf("with one server away calls were refused over %v", span)
+	}
+
+	i.nats.StopAll()
+	stopped = time.Now()
+	within(t, 20*time.Second, "calls are refused without servers", func() error {
+		if n, _ := l.refusals(stopped, time.Now()); n == 0 {
+			return fmt.Errorf("none is")
+		}
+		return nil
+	})
+	i.nats.StartAll(t)
+	started := time.Now()
+	l.goodSince(t, 30*time.Second, started, "calls go on when the servers are back")
+	t.Logf("calls went on %v after all servers were back", time.Since(started).Round(100*time.Millisecond))
+	l.end()
+	i.settled(t, i.as(1, "kim"), l)
+}
+
+// settled waits until everything that was accepted has succeeded: nothing that was accepted depends on who was away.
+func (i *installation) settled(t *testing.T, who caller, l *trickle) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range l.accepted {
+		who.is(t, time.Minute, id, client.StateSucceeded)
+	}
+	t.Logf("%d calls were answered well, %d of them 202", len(l.good), len(l.accepted))
+}
+
+// testDocumentsStopped stops the document store under load: activations of known functions go on as if nothing were, changes are
+// refused, and the history catches up.
+func (i *installation) testDocumentsStopped(t *testing.T) {
+	l := i.startTrickle(t, "lea")
+	lea := i.as(0, "lea")
+	i.documents.stop(t)
+	stopped := time.Now()
+	for n := range i.apis {
+		within(t, 10*time.Second, i.apis[n].name+" names what is away", func() error {
+			status, r, err := readiness(t, i.apis[n])
+			if err == nil && (status != http.StatusOK || !contains(r.Missing, "documents: ")) {
+				err = fmt.Errorf("%d: missing %q", status, r.Missing)
+			}
+			return err
+		})
+		_, err := client.Read[client.Function](lea.at(n).put(t, "/v1/functions/other", lea.spec(nil, "say", "x")))
+		if f, ok := asFailure(err); !ok || f.Status != http.StatusServiceUnavailable || !f.Retryable || f.Component != "store" {
+			t.Errorf("without documents a change gives %v", err)
+		}
+	}
+	id := lea.queue(t, "load", "meanwhile")
+	if got := lea.other().is(t, 20*time.Second, id, client.StateSucceeded); got.Result.Size != int64(len("done meanwhile")) {
+		t.Errorf("meanwhile the record is %+v", got)
+	}
+	if got := lea.result(t, id); got != "done meanwhile" {
+		t.Errorf("meanwhile the result is %q", got)
+	}
+	l.goodSince(t, 20*time.Second, time.Now(), "calls go on without documents")
+	if n, _ := l.refusals(stopped, time.Now()); n > 0 {
+		t.Errorf("%d calls were refused while the documents were away", n)
+	}
+	i.documents.start(t)
+	for n := range i.apis {
+		i.lacksNothing(t, i.apis[n])
+	}
+	lea.other().deploy(t, "other", nil, "say", "x")
+	l.end()
+	i.settled(t, lea, l)
+	if n, _ := l.refusals(stopped, time.Now()); n > 0 {
+		t.Errorf("%d calls were refused", n)
+	}
+}
+
+// contains reports whether a word is in one of the lines.
+func contains(lines []string, word string) bool {
+	return strings.Contains(strings.Join(lines, "\n"), word)
+}

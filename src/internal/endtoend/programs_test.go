@@ -1,0 +1,172 @@
+package endtoend_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"faena.dev/faena/internal/faenatest"
+)
+
+// buildPrograms builds the daemons and the command line with the race detector, and returns their directory. It is a cache: the go
+// command links anew only where something has changed, and then replaces the file.
+func buildPrograms(t *testing.T) (dir string) {
+	t.Helper()
+	dir = filepath.Join(faenatest.CacheDir(t), "race")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Close() }() // which unlocks
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatalf("lock %s: %v", lock.Name(), err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-race", "-buildvcs=false", "-ldflags=-w", "-o", dir, "./cmd/faena-api", "./cmd/faena-worker", "./cmd/faena")
+	cmd.Dir = faenatest.SourceDir(t)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the programs: %v: %s", err, out)
+	}
+	return dir
+}
+
+// environ is what every program of an installation has: nothing of the settings that this test may run with.
+func environ(home string, settings ...string) []string {
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "GORACE=halt_on_error=0"}
+	if host, set := os.LookupEnv("DOCKER_HOST"); set {
+		env = append(env, "DOCKER_HOST="+host)
+	}
+	return append(env, settings...)
+}
+
+// outcome is what a command has ended with.
+type outcome struct {
+	code      int
+	out, errs string
+}
+
+// command runs a program to its end.
+func command(t *testing.T, env []string, input, program string, args ...string) outcome {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	var out, errs bytes.Buffer
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, strings.NewReader(input), &out, &errs
+	err := cmd.Run()
+	if ended, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || !ended.Exited()) {
+		t.Fatalf("%s %q: %v: %s", program, args, err, &errs)
+	}
+	return outcome{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+}
+
+// daemon is a faena-api or a faena-worker, which may be stopped, killed and started again.
+type daemon struct {
+	name       string // as the installation knows it: FAENA_INSTANCE or FAENA_WORKER_ID
+	program    string
+	env        []string
+	operations string // address of its operations listener
+	url        string // of an API
+	log        *logBook
+
+	cmd   *exec.Cmd // nil while it does not run
+	ended chan error
+}
+
+// start starts it. It is killed with this process, whatever happens to that.
+func (d *daemon) start(t *testing.T) {
+	t.Helper()
+	if d.cmd != nil {
+		t.Fatalf("%s runs already", d.name)
+	}
+	d.cmd, d.ended = exec.Command(d.program), make(chan error, 1)
+	d.cmd.Env, d.cmd.Stdout, d.cmd.Stderr = d.env, d.log, d.log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := d.cmd.Start(); err != nil {
+		t.Fatalf("start %s: %v", d.name, err)
+	}
+	go func(cmd *exec.Cmd, ended chan<- error) { ended <- cmd.Wait() }(d.cmd, d.ended)
+}
+
+// stop asks it to stop and waits until it has, which it must with exit code 0.
+func (d *daemon) stop(t *testing.T) {
+	t.Helper()
+	d.terminate(t)
+	d.wait(t)
+}
+
+func (d *daemon) terminate(t *testing.T) {
+	t.Helper()
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Errorf("stop %s: %v", d.name, err)
+	}
+}
+
+// wait waits for the end of a daemon that was told to stop.
+func (d *daemon) wait(t *testing.T) {
+	t.Helper()
+	select {
+	case err := <-d.ended:
+		if err != nil {
+			t.Errorf("%s ended with %v", d.name, err)
+		}
+	case <-time.After(stopWithin):
+		t.Errorf("%s did not stop within %v", d.name, stopWithin)
+		_ = d.cmd.Process.Kill()
+		<-d.ended
+	}
+	d.cmd = nil
+}
+
+// stopWithin is how long a daemon may take to stop: longer than FAENA_DRAIN_AFTER and FAENA_WORKER_DRAIN_WITHIN of the tests.
+const stopWithin = 40 * time.Second
+
+// kill is kill -9.
+func (d *daemon) kill(t *testing.T) {
+	t.Helper()
+	if err := d.cmd.Process.Kill(); err != nil {
+		t.Fatalf("kill %s: %v", d.name, err)
+	}
+	<-d.ended
+	d.cmd = nil
+}
+
+// logBook keeps what a daemon says, over all of its lives.
+type logBook struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logBook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// check fails the test where a daemon has said what none may say, and shows the end of what it said where the test has failed.
+func (l *logBook) check(t *testing.T, name string) {
+	t.Helper()
+	const shown = 150
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	text := l.text.String()
+	for _, never := range []string{"DATA RACE", "panic", "fatal error:"} {
+		if at := strings.Index(text, never); at >= 0 {
+			t.Errorf("%s says %q: %.6000s", name, never, text[at:])
+		}
+	}
+	if lines := strings.SplitAfter(text, "\n"); t.Failed() {
+		fmt.Fprintf(t.Output(), "--- the last of what %s said:\n%s\n", name, strings.Join(lines[max(0, len(lines)-shown):], ""))
+	}
+}
