@@ -61,6 +61,7 @@ type Control struct {
 
 	groups  *groups
 	leading atomic.Bool
+	horizon horizon
 
 	admins   sync.Mutex // held by a change that could leave none
 	grouping sync.Mutex // held by a change of the groups that looks at all of them first

@@ -249,7 +249,7 @@ func (c *Control) states(ctx context.Context, list []faena.Group) ([]faena.Group
 	return out, nil
 }
 
-// PutGroup makes a group, or gives it other keys. It is pending until a worker with the key of its nkey has connected.
+// PutGroup makes a group, or gives it other keys. It is pending until a worker of it has connected.
 // KindInvalid; KindConflict with reason groups_full, or groups_fixed where the installation is one process.
 func (c *Control) PutGroup(ctx context.Context, g faena.Group) (created bool, err error) {
 	if c.o.SingleHost {
@@ -317,6 +317,8 @@ func (c *Control) DeleteGroup(ctx context.Context, name string) error {
 	if !faena.ValidName(name) { // it would not be a name of streams either
 		return faena.NotFound("group", name)
 	}
+	c.grouping.Lock()
+	defer c.grouping.Unlock()
 	uses, err := c.o.Documents.GroupUses(ctx, name, usesShown+1)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -54,13 +55,14 @@ func (c *Control) pruneNow(ctx context.Context, now time.Time) error {
 // pruneBefore removes what was admitted before an hour, and the objects that belong to it. What is cut off between the two is
 // removed by its age. It returns how many records were removed.
 func (c *Control) pruneBefore(ctx context.Context, before time.Time) (total int, err error) {
+	defer c.horizon.forget()
 	for more := true; more; {
 		removed, err := c.o.Documents.Prune(ctx, before, pruneBatch)
+		for i := range removed { // also of what was removed before it failed
+			c.dropResults(ctx, &removed[i])
+		}
 		if err != nil {
 			return total, err
-		}
-		for i := range removed {
-			c.dropResults(ctx, &removed[i])
 		}
 		c.o.Observer.Pruned(len(removed))
 		total += len(removed)
@@ -92,10 +94,40 @@ func (c *Control) absent(ctx context.Context, id string, notFound error) error {
 	if err != nil {
 		return notFound
 	}
-	stats, err := c.o.Documents.HistoryStats(ctx)
-	if err != nil || !admitted(key).Before(stats.Horizon) {
+	since, err := c.horizon.get(ctx, c.o.Documents)
+	if err != nil || !admitted(key).Before(since) {
 		return notFound
 	}
 	return &faena.Error{Kind: faena.KindGone, Reason: "activation_expired", Component: faena.ComponentStore, Activation: id,
-		Message: "Activations from before " + stats.Horizon.UTC().Format(time.RFC3339) + " were removed, with their results and logs."}
+		Message: "Activations from before " + since.UTC().Format(time.RFC3339) + " were removed, with their results and logs."}
+}
+
+// horizon remembers for horizonFor from when on the history is kept: anybody may ask for ids that are nowhere.
+type horizon struct {
+	mu    sync.Mutex
+	since time.Time
+	read  time.Time // zero: it is not known
+}
+
+// horizonFor is how long another instance's pruning may go unnoticed here.
+const horizonFor = 30 * time.Second
+
+func (h *horizon) get(ctx context.Context, documents faena.Documents) (time.Time, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if time.Since(h.read) < horizonFor {
+		return h.since, nil
+	}
+	stats, err := documents.HistoryStats(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	h.since, h.read = stats.Horizon, time.Now()
+	return h.since, nil
+}
+
+func (h *horizon) forget() {
+	h.mu.Lock()
+	h.read = time.Time{}
+	h.mu.Unlock()
 }

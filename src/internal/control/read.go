@@ -44,7 +44,7 @@ func (c *Control) findLive(ctx context.Context, user, id string) (*faena.Record,
 		switch {
 		case err == nil:
 			return r, rev, nil
-		case faena.IsKind(err, faena.KindNotFound):
+		case faena.IsKind(err, faena.KindNotFound), errors.Is(err, faena.ErrUnreadable): // what a worker makes up counts for nothing
 		case silent != nil || ctx.Err() != nil:
 			return nil, 0, queueError(err)
 		default:

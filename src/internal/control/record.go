@@ -123,10 +123,8 @@ func (c *Control) project(ctx context.Context) {
 		if err != nil && !failing && ctx.Err() == nil { // once: it is tried twice a second
 			c.log.Warn("the counters could not be projected; they follow when the queue and the store answer", "error", err)
 		}
-		if failing = err != nil; failing {
-			continue
-		}
-		if all {
+		failing = err != nil
+		if all { // also where the store is away: those who are known follow it as soon as it answers
 			last = time.Now()
 		}
 	}

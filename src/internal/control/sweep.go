@@ -108,8 +108,8 @@ func admitted(id uuid.UUID) time.Time {
 // server's clock.
 func (s *sweeper) look(ctx context.Context, group, user, id string) (again time.Duration, err error) {
 	r, rev, age, err := s.c.o.Bus.RecordAge(ctx, group, user, id)
-	if faena.IsKind(err, faena.KindNotFound) || errors.Is(err, faena.ErrSchema) {
-		return lookAtMost, nil // it was purged meanwhile, or is for an API that reads it
+	if faena.IsKind(err, faena.KindNotFound) || errors.Is(err, faena.ErrSchema) || errors.Is(err, faena.ErrUnreadable) {
+		return lookAtMost, nil // it was purged meanwhile, or is for an API that reads it, or is none
 	}
 	if err != nil {
 		return 0, err

@@ -15,6 +15,8 @@ var (
 	ErrUnknown = errors.New("outcome unknown")
 	// ErrStale: a compare-and-set met another revision, and a look at the leader showed that the write is not ours.
 	ErrStale = errors.New("changed by somebody else")
+	// ErrUnreadable: what stands under a record's key is none, or no API has admitted it: it counts for nothing.
+	ErrUnreadable = errors.New("cannot be read")
 	// ErrSchema: a message or record of a schema version that this build does not read.
 	ErrSchema = errors.New("unknown schema version")
 )

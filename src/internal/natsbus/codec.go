@@ -131,17 +131,20 @@ func (c *codec) decodeRevision(raw json.RawMessage) (*faena.Revision, error) {
 }
 
 // errForged says that no API of this installation has admitted an activation.
-var errForged = errors.New("no API of this installation has admitted it: a worker of its group has made it up, or the APIs do not share FAENA_SEAL_KEY_FILE")
+var errForged = fmt.Errorf("%w: no API of this installation has admitted it: a worker of its group has made it up, or the APIs do not share FAENA_SEAL_KEY_FILE", faena.ErrUnreadable)
 
 // recordAt decodes the record that stands under a subject. The workers of a group may write anything into its bucket: a record of
 // another group, user or activation than its key says is an error, and so is one that no API has admitted (ADR 10).
 func (b *Bus) recordAt(subject string, p []byte) (*faena.Record, error) {
 	r, err := decodeRecord(p)
-	if err != nil {
+	if errors.Is(err, faena.ErrSchema) {
 		return nil, err
 	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", faena.ErrUnreadable, err)
+	}
 	if recordSubject(r.Group, r.User, r.ID) != subject {
-		return nil, errors.New("decode a record: it is another activation's than its key says")
+		return nil, fmt.Errorf("decode a record: %w: it is another activation's than its key says", faena.ErrUnreadable)
 	}
 	if !b.admitted(r) {
 		return nil, fmt.Errorf("decode a record: %w", errForged)
