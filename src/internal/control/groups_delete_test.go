@@ -30,7 +30,7 @@ func TestControl_DeleteGroup(t *testing.T) {
 	t.Parallel()
 	r := start(t, several)
 	r.newGroup("gpu")
-	if got := r.nats.streams(t, "gpu"); len(got) != 3 {
+	if got := r.nats.streams(t, "gpu"); len(got) < 3 {
 		t.Errorf("the streams are %v", got)
 	}
 	inUse := func(words ...string) {

@@ -307,7 +307,7 @@ func TestSweeper_LongQueue(t *testing.T) {
 		rounds++
 	}
 	reads := r.bus.count("RecordAge")
-	for range 20 {
+	for range 10 {
 		noError(t, s.round(t.Context()))
 		rounds++
 	}
@@ -319,7 +319,7 @@ func TestSweeper_LongQueue(t *testing.T) {
 	if len(s.next) != n || r.observer.sweptAs(faena.ReasonWorkerLost) > 0 {
 		t.Errorf("%d are known", len(s.next))
 	}
-	t.Logf("%d records, %v old: %d reads, %d rounds, of which the last 20 read %d", n, age.Round(time.Millisecond), reads+more, rounds, more)
+	t.Logf("%d records, %v old: %d reads, %d rounds, of which the last ten read %d", n, age.Round(time.Millisecond), reads+more, rounds, more)
 }
 
 // A group that does not answer keeps nobody from looking at the others, and its activations are not all read again when it
