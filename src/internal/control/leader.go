@@ -61,14 +61,15 @@ func (c *Control) term(ctx context.Context, rev uint64, expires time.Time) {
 // that was paused wakes up here with a lease that somebody else may have: it does not go by the clock alone.
 func (c *Control) renew(ctx context.Context, rev uint64, expires time.Time) uint64 {
 	for {
-		if sleep(ctx, faena.LeaseEvery) != nil {
+		until := expires.Add(-leaseSlack)
+		if sleep(ctx, min(faena.LeaseEvery, time.Until(until))) != nil {
 			return rev
 		}
 		began := time.Now()
-		if began.After(expires.Add(-leaseSlack)) {
+		if !began.Before(until) {
 			return rev
 		}
-		try, cancel := context.WithDeadline(ctx, expires.Add(-leaseSlack))
+		try, cancel := context.WithDeadline(ctx, until)
 		next, held, err := c.o.Bus.HoldLease(try, leaderLease, c.o.Instance, rev)
 		cancel()
 		switch {
