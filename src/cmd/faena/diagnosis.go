@@ -175,7 +175,8 @@ func (d *doctor) unreadable(list []client.Unreadable) {
 		number += " or more"
 	}
 	d.note("unreadable", "", errors.New(number+", not run and not lost. If a newer version wrote it: upgrade, and it goes on; otherwise remove it "+
-		"from its stream by hand, by its sequence"))
+		"by hand: from a queue with nats stream rmm ACTIVATIONS-<group> <sequence>, from records, a bucket that lets no single message be "+
+		"deleted, with nats stream purge KV_activations-<group> --subject '$KV.activations-<group>.<user>.<activation>'"))
 	for _, u := range list {
 		var where []string
 		for _, part := range []struct{ name, value string }{{"group", u.Group}, {"user", u.User}, {"activation", u.ActivationID}} {

@@ -83,7 +83,8 @@ func TestDoctor_Troubles(t *testing.T) {
 		{"what cannot be read", func() {
 			c.found.Unreadable = []faena.Unreadable{{Where: "queue", Group: "gpu", User: "ann", ID: "id-1", Schema: 7, Problem: "It is of the future.", Sequence: 9},
 				{Where: "records", Problem: "It is no JSON."}}
-		}, []string{"unreadable BAD 2, not run and not lost. ", "in queue BAD group gpu, user ann, activation id-1, sequence 9, schema version 7: It is of the future.\n",
+		}, []string{"unreadable BAD 2, not run and not lost. ", "nats stream rmm ACTIVATIONS-<group> <sequence>", "nats stream purge KV_activations-<group> --subject '$KV.activations-<group>.<user>.<activation>'",
+			"in queue BAD group gpu, user ann, activation id-1, sequence 9, schema version 7: It is of the future.\n",
 			"in records BAD no schema version: It is no JSON.\n"}},
 		{"much that cannot be read", func() { c.found.Unreadable = slices.Repeat([]faena.Unreadable{{Where: "queue"}}, faena.MaxUnreadable) }, []string{"unreadable BAD 100 or more, not run "}},
 		{"nothing is known", func() {

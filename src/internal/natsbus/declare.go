@@ -251,8 +251,8 @@ func (b *Bus) declareStream(ctx context.Context, have *jetstream.StreamInfo, wan
 	}
 	if why != "" {
 		return misfit(nil, "stream %s was changed, and if it were declared again messages would be lost: %s. Nothing is changed: remove what is "+
-			"too much (nats stream view %s, nats stream rmm %s SEQUENCE), or change it back yourself with nats stream update %s",
-			want.Name, why, want.Name, want.Name, want.Name)
+			"too much (nats stream view %s, %s), or change it back yourself with nats stream update %s",
+			want.Name, why, want.Name, removal(want), want.Name)
 	}
 	if _, err := b.js.UpdateStream(ctx, changed); err != nil {
 		return b.refused(ctx, have, want, err)

@@ -223,6 +223,14 @@ func (b *Bus) loses(ctx context.Context, have *jetstream.StreamInfo, want *jetst
 	return "", nil
 }
 
+// removal is how an operator removes something from a stream: a bucket permits no deletion of single messages.
+func removal(stream *jetstream.StreamConfig) string {
+	if stream.DenyDelete {
+		return "nats stream purge " + stream.Name + " --subject 'SUBJECT', with --keep 1 where its last message is to stay"
+	}
+	return "nats stream rmm " + stream.Name + " SEQUENCE"
+}
+
 // within counts the subjects that one of the filters matches.
 func within(filters []string, subjects map[string]uint64) (n int) {
 	for subject := range subjects {

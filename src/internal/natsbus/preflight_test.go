@@ -132,6 +132,28 @@ func TestBus_Declare(t *testing.T) {
 			t.Errorf("the stream is not as declared: a second message of a slot gives %v", err)
 		}
 	})
+	t.Run("more messages of a key", func(t *testing.T) {
+		const bucket = "KV_activations-" + group
+		change(t, js, bucket, func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 5 })
+		r := record("ana", 0)
+		rev, err := b.CreateRecord(t.Context(), r)
+		noError(t, err)
+		r.State = faena.StateRunning
+		_, err = b.UpdateRecord(t.Context(), r, rev)
+		noError(t, err)
+		isMisfit(t, b.Declare, bucket, "messages would be lost", "nats stream purge "+bucket+" --subject 'SUBJECT', with --keep 1")
+		s, err := js.Stream(t.Context(), bucket)
+		noError(t, err)
+		if err := s.DeleteMsg(t.Context(), rev); err == nil {
+			t.Error("a single message can be deleted after all")
+		}
+		noError(t, s.Purge(t.Context(), jetstream.WithPurgeSubject("$KV.activations-"+group+".ana."+r.ID), jetstream.WithPurgeKeep(1)))
+		declared(t, b)
+		if left, _, err := b.Record(t.Context(), group, "ana", r.ID); err != nil || left.State != faena.StateRunning {
+			t.Errorf("the record is %+v, %v", left, err)
+		}
+		noError(t, b.PurgeRecord(t.Context(), group, "ana", r.ID))
+	})
 	t.Run("more bytes", func(t *testing.T) {
 		change(t, js, objectsStream, func(c *jetstream.StreamConfig) { c.MaxBytes = 64 << 20 })
 		for i := range 3 {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
@@ -86,6 +87,46 @@ func TestDeliveries_OtherVersion(t *testing.T) {
 	})
 	if left := unreadable(t, b); len(left) != 0 {
 		t.Errorf("of what is gone %q are listed", left)
+	}
+}
+
+// TestBus_Unreadable_Removed: what cannot be read goes by the means that faena doctor tells of: a message of the queue by its
+// sequence, a record by its subject.
+func TestBus_Unreadable_Removed(t *testing.T) {
+	t.Parallel()
+	c := natstest.Start(t, natstest.Options{})
+	b := join(t, c, natsbus.Options{})
+	declared(t, b)
+	id, subject := newID(), "$KV.activations-"+group+".ana."
+	inQueue := put(t, c, "Activations."+group+".ana.0", id, map[string]any{"schema": otherSchema})
+	inBucket := put(t, c, subject+id, "", map[string]any{"schema": otherSchema})
+	kept := record("ana", 1)
+	_, err := b.CreateRecord(t.Context(), kept)
+	noError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- b.Terminal(ctx, group, 10, time.Millisecond, func(context.Context, []faena.Record) error { return nil })
+	}()
+	defer func() { stop(); noError(t, <-ended) }()
+	want := []string{fmt.Sprintf("queue ana/%s %d", id, otherSchema), fmt.Sprintf("records ana/%s %d", id, otherSchema)}
+	faenatest.Eventually(t, 10*time.Second, "both are listed", func() bool { return slices.Equal(unreadable(t, b), want) })
+
+	js := c.JetStream(t)
+	queue, err := js.Stream(t.Context(), "ACTIVATIONS-"+group)
+	noError(t, err)
+	bucket, err := js.Stream(t.Context(), "KV_activations-"+group)
+	noError(t, err)
+	if err := bucket.SecureDeleteMsg(t.Context(), inBucket); err == nil {
+		t.Error("a single message of a bucket can be deleted after all")
+	}
+	noError(t, queue.SecureDeleteMsg(t.Context(), inQueue))
+	noError(t, bucket.Purge(t.Context(), jetstream.WithPurgeSubject(subject+id)))
+	if left := unreadable(t, b); len(left) != 0 {
+		t.Errorf("%q are listed", left)
+	}
+	if _, _, err := b.Record(t.Context(), group, "ana", kept.ID); err != nil {
+		t.Errorf("another record has gone: %v", err)
 	}
 }
 
