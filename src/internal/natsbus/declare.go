@@ -1,6 +1,7 @@
 package natsbus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,14 @@ const duplicateWindow = 2 * time.Minute
 // objectTTL is the default age at which an object is removed that its record's removal has left behind.
 const objectTTL = 8 * 24 * time.Hour
 
+// What the heartbeats of a group may be: what one worker's key can store there costs the others nothing.
+const (
+	beatsStore   = 1 << 20
+	beatsMost    = 1000 // workers, and those that have just gone
+	maxBeat      = 16 << 10
+	oldBeatStore = 16 << 20 // of all groups, before each had its own
+)
+
 // Declare makes every stream, bucket and consumer that all share, of the default group, and of the groups that DeclareGroup
 // was called for, or brings them up to date. It may be called at every start and reconnection, by several daemons at once,
 // and changes nothing that is as it should be. An update by which the server would delete messages is refused. What an
@@ -33,6 +42,9 @@ func (b *Bus) Declare(ctx context.Context) error {
 
 func (b *Bus) declare(ctx context.Context) error {
 	if err := b.preflight(ctx); err != nil {
+		return err
+	}
+	if err := b.removeShared(ctx); err != nil {
 		return err
 	}
 	groups := b.declared()
@@ -71,12 +83,34 @@ func (b *Bus) DeclareGroup(ctx context.Context, group string) error {
 // RemoveGroup deletes what belongs to a group with all that is in it; what is absent is no error.
 func (b *Bus) RemoveGroup(ctx context.Context, group string) error {
 	b.ForgetGroup(group)
-	for _, stream := range []string{queueStream(group), recordsStream(group), objectsStream(group)} {
-		if err := b.js.DeleteStream(ctx, stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return fmt.Errorf("delete stream %s: %w", stream, err)
+	for _, c := range b.groupConfigs(group) {
+		if err := b.removeStream(ctx, c.Name); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// removeStream deletes a stream; one that is absent is no error.
+func (b *Bus) removeStream(ctx context.Context, stream string) error {
+	if err := b.js.DeleteStream(ctx, stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("delete stream %s: %w", stream, err)
+	}
+	return nil
+}
+
+// removeShared deletes the bucket that the heartbeats of all groups were in: room is reserved for it. Another program's of that
+// name stays.
+func (b *Bus) removeShared(ctx context.Context) error {
+	stream := bucketStream(sharedWorkersBucket)
+	info, err := b.streamInfo(ctx, stream)
+	if err != nil {
+		return fmt.Errorf("look at stream %s: %w", stream, err)
+	}
+	if info == nil || info.Config.MaxAge != faena.HeartbeatTTL || info.Config.MaxBytes != oldBeatStore {
+		return nil
+	}
+	return b.removeStream(ctx, stream)
 }
 
 // ForgetGroup makes Declare leave a group out from now on: somebody else has removed it.
@@ -96,14 +130,13 @@ func (b *Bus) declared() []string {
 func (b *Bus) sharedConfigs() []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
 		b.bucket(usersBucket, jetstream.StreamConfig{MaxBytes: 40 << 20}),
-		b.bucket(workersBucket, jetstream.StreamConfig{MaxBytes: 16 << 20, MaxAge: faena.HeartbeatTTL}),
 		b.bucket(leasesBucket, jetstream.StreamConfig{MaxBytes: 1 << 20, MaxAge: faena.LeaseTTL}),
 	}
 }
 
 // groupConfigs are the streams of a group.
 func (b *Bus) groupConfigs(group string) []jetstream.StreamConfig {
-	return []jetstream.StreamConfig{b.queueConfig(group), b.recordsConfig(group), b.objectsConfig(group)}
+	return []jetstream.StreamConfig{b.queueConfig(group), b.recordsConfig(group), b.objectsConfig(group), b.beatsConfig(group)}
 }
 
 // consumer is a durable consumer of a stream.
@@ -156,6 +189,12 @@ func (b *Bus) recordsConfig(group string) jetstream.StreamConfig {
 	return b.bucket(recordsBucket(group), jetstream.StreamConfig{})
 }
 
+// beatsConfig is the bucket of a group's heartbeats. Each group has its own: it can be filled by whoever has a worker's key.
+func (b *Bus) beatsConfig(group string) jetstream.StreamConfig {
+	return b.bucket(workersBucket(group), jetstream.StreamConfig{MaxBytes: beatsStore, MaxMsgs: beatsMost, MaxMsgSize: maxBeat,
+		MaxAge: faena.HeartbeatTTL})
+}
+
 // objectsConfig is the stream of a group's object store.
 func (b *Bus) objectsConfig(group string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
@@ -176,7 +215,8 @@ func (b *Bus) bucket(name string, cfg jetstream.StreamConfig) jetstream.StreamCo
 	cfg.Name, cfg.Subjects = bucketStream(name), []string{bucketSubjects(name)}
 	cfg.MaxMsgsPerSubject, cfg.Discard = 1, jetstream.DiscardNew
 	cfg.AllowRollup, cfg.DenyDelete, cfg.AllowDirect = false, true, false
-	cfg.MaxMsgSize, cfg.Replicas, cfg.Duplicates = maxPayload, b.o.Replicas, duplicateWindow
+	cfg.MaxMsgSize = cmp.Or(cfg.MaxMsgSize, maxPayload)
+	cfg.Replicas, cfg.Duplicates = b.o.Replicas, duplicateWindow
 	if cfg.MaxAge > 0 {
 		cfg.Duplicates = min(cfg.Duplicates, cfg.MaxAge)
 	}

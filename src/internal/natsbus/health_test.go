@@ -118,6 +118,7 @@ func TestBus_Streams(t *testing.T) {
 	}{
 		"a stream is missing":       {"OBJ_objects-x", "not there", func() error { return js.DeleteStream(t.Context(), "OBJ_objects-x") }},
 		"a bucket of all's missing": {"KV_users", "not there", func() error { return js.DeleteStream(t.Context(), "KV_users") }},
+		"a group's bucket is gone":  {"KV_workers-x", "not there", func() error { return js.DeleteStream(t.Context(), "KV_workers-x") }},
 		"a consumer is missing":     {"KV_activations-x", "recorder", func() error { return js.DeleteConsumer(t.Context(), "KV_activations-x", "recorder") }},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -168,7 +169,7 @@ func healthy(t *testing.T, b *natsbus.Bus, groups ...string) {
 		if err != nil {
 			return err
 		}
-		if n := 3 + 3*len(groups); len(all) != n {
+		if n := 2 + 4*len(groups); len(all) != n {
 			return fmt.Errorf("%d streams, want %d", len(all), n)
 		}
 		for _, s := range all {
@@ -233,6 +234,7 @@ func TestBus_Cluster(t *testing.T) {
 		large := join(t, c, natsbus.Options{Replicas: 3, GroupStore: 4 << 30})
 		isMisfit(t, func(ctx context.Context) error { return large.DeclareGroup(ctx, "y") }, "ACTIVATIONS-y", "1.0 GiB", "FAENA_GROUP_MAX_STORE")
 	})
+	t.Run("a bucket of heartbeats that does not answer hides no other", func(t *testing.T) { silentBucket(t, c, three) })
 	t.Run("a server is away", func(t *testing.T) {
 		away := (c.Leader(t, queueStream) + 1) % 3
 		c.Stop(away)

@@ -141,7 +141,7 @@ func (i *installation) state(t *testing.T, js jetstream.JetStream) map[string]st
 	streams := js.ListStreams(t.Context())
 	for s := range streams.Info() {
 		counts := fmt.Sprint(s.State.Msgs, s.State.Bytes, s.State.FirstSeq, s.State.LastSeq)
-		if s.Config.Name == "KV_workers" {
+		if strings.HasPrefix(s.Config.Name, "KV_workers-") {
 			counts = fmt.Sprint(s.State.LastSeq) // heartbeats expire
 		}
 		all[s.Config.Name] = text(t, s.Config) + " " + counts
@@ -245,7 +245,7 @@ func TestAuthorization_Worker(t *testing.T) {
 		"move the anchor of a queue":            {"Activations." + group + ".anchor", "Activations." + otherGroup + ".anchor"},
 		"write another group's record":          {"$KV.activations-" + otherGroup + ".bob.x", "$KV.activations-" + otherGroup + ".anchor"},
 		"write another group's object":          {"$O.objects-" + otherGroup + ".C.x", "$O.objects-" + otherGroup + ".M.x"},
-		"send another group's heartbeat":        {"$KV.workers." + otherGroup + ".w1"},
+		"send another group's heartbeat":        {"$KV.workers-" + otherGroup + ".w1", "$KV.workers." + otherGroup + ".w1"},
 		"write a counter":                       {"$KV.users.bob.activations.active"},
 		"take a lease":                          {"$KV.leases.leader"},
 		"read another group's record":           api("STREAM.MSG.GET.KV_activations-" + otherGroup),
@@ -253,7 +253,7 @@ func TestAuthorization_Worker(t *testing.T) {
 		"read the queue":                        api("STREAM.MSG.GET.ACTIVATIONS-" + group),
 		"read another group's queue":            append(api("STREAM.MSG.GET.ACTIVATIONS-"+otherGroup), api("STREAM.INFO.ACTIVATIONS-"+otherGroup)...),
 		"read what there is of users":           api("STREAM.MSG.GET.KV_users"),
-		"read the workers of others":            append(api("STREAM.MSG.GET.KV_workers"), api("STREAM.INFO.KV_workers")...),
+		"read the workers of others":            append(api("STREAM.MSG.GET.KV_workers-"+otherGroup), api("STREAM.INFO.KV_workers-"+otherGroup)...),
 		"read past the leader":                  {"$JS.API.DIRECT.GET.KV_activations-" + otherGroup, "$JS.API.DIRECT.GET.KV_activations-" + otherGroup + ".$KV.activations-" + otherGroup + ".bob.x"},
 		"take another group's activation":       api("CONSUMER.MSG.NEXT.ACTIVATIONS-" + otherGroup + ".workers"),
 		"take a record for recording":           append(api("CONSUMER.MSG.NEXT.KV_activations-"+group+".recorder"), api("CONSUMER.MSG.NEXT.KV_activations-"+otherGroup+".recorder")...),
@@ -271,7 +271,7 @@ func TestAuthorization_Worker(t *testing.T) {
 		"ask the system account for the server": {"$SYS.REQ.SERVER.PING"},
 	}
 	for _, g := range []string{group, otherGroup} {
-		for _, stream := range []string{"ACTIVATIONS-" + g, "KV_activations-" + g, "OBJ_objects-" + g} {
+		for _, stream := range []string{"ACTIVATIONS-" + g, "KV_activations-" + g, "OBJ_objects-" + g, "KV_workers-" + g} {
 			for _, verb := range []string{"CREATE", "UPDATE", "DELETE", "PURGE", "MSG.DELETE", "SNAPSHOT", "RESTORE"} {
 				sends["stream "+verb] = append(sends["stream "+verb], api("STREAM."+verb+"."+stream)...)
 			}
@@ -360,7 +360,7 @@ func TestAuthorization_Worker_Replies(t *testing.T) {
 	for name, ask := range asks {
 		for _, reply := range []string{
 			"Activations." + group + ".bob.7", "Activations." + otherGroup + ".bob.7", "$KV.activations-" + otherGroup + ".bob.x", "$KV.users.bob.activations.active",
-			"$KV.leases.leader", "$KV.workers." + otherGroup + ".w1", "$O.objects-" + otherGroup + ".C.x", "Changed.function.bob.f",
+			"$KV.leases.leader", "$KV.workers-" + otherGroup + ".w1", "$O.objects-" + otherGroup + ".C.x", "Changed.function.bob.f",
 			"$JS.API.STREAM.DELETE.ACTIVATIONS-" + otherGroup, "$JS.API.STREAM.DELETE.KV_activations-" + group, "$JS.API.STREAM.PURGE.KV_activations-" + otherGroup,
 			"$JS.API.CONSUMER.DELETE.ACTIVATIONS-" + otherGroup + ".workers", "$JS.API.CONSUMER.MSG.NEXT.ACTIVATIONS-" + otherGroup + ".workers", ack,
 			"$JS.API.META.LEADER.STEPDOWN", "_R_.x.y",
@@ -391,7 +391,7 @@ func TestAuthorization_Worker_Rollups(t *testing.T) {
 	js := i.servers.JetStream(t)
 	in := i.intrude(t, group)
 	before := i.state(t, js)
-	for _, subject := range []string{"$KV.activations-" + group + ".bob.x", "$KV.activations-" + group + ".anchor", "$KV.workers." + group + ".w1"} {
+	for _, subject := range []string{"$KV.activations-" + group + ".bob.x", "$KV.activations-" + group + ".anchor", "$KV.workers-" + group + ".w1"} {
 		for _, kind := range []string{"all", "sub"} {
 			t.Run(subject+" "+kind, func(t *testing.T) {
 				answer, err := in.RequestMsg(&nats.Msg{Subject: subject, Header: nats.Header{"Nats-Rollup": {kind}}}, 5*time.Second)

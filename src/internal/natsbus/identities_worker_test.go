@@ -94,8 +94,8 @@ func TestBus_Impostor(t *testing.T) {
 		noError(t, err)
 	}
 	t.Run("a heartbeat of another group, or worker", func(t *testing.T) {
-		say("$KV.workers."+group+".w1", faena.Worker{Schema: faena.SchemaVersion, ID: "w1", Group: otherGroup})
-		say("$KV.workers."+group+".w2", faena.Worker{Schema: faena.SchemaVersion, ID: "w3", Group: group})
+		say("$KV.workers-"+group+".w1", faena.Worker{Schema: faena.SchemaVersion, ID: "w1", Group: otherGroup})
+		say("$KV.workers-"+group+".w2", faena.Worker{Schema: faena.SchemaVersion, ID: "w3", Group: group})
 		if ws, err := i.api.Workers(ctx); err != nil || len(ws) > 0 {
 			t.Errorf("workers are %+v, %v", ws, err)
 		}

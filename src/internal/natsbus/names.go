@@ -15,8 +15,8 @@ import (
 //	                           consumer workers: Activations.<group>.*.*
 //	activations-<group>        bucket, key <user>.<id>, and the key anchor; consumer recorder: keys *.*
 //	objects-<group>            object store: in.<id>, out.<id>.<attempt>, log.<id>.<attempt>
+//	workers-<group>            bucket, key <worker id>
 //	users                      bucket, key <user>.activations.active, .completed, .failed
-//	workers                    bucket, key <group>.<worker id>
 //	leases                     bucket, key <lease>
 //	Completed.<instance>.<group>, Cancel.<group>.<id>, Logs.<group>.<user>.<id>, LogTail.<group>.<id>,
 //	Changed.<kind>.<user>.<name>, Drain.<worker id>   core subjects
@@ -27,9 +27,10 @@ const (
 	workersConsumer  = "workers"
 	recorderConsumer = "recorder"
 
-	usersBucket   = "users"
-	workersBucket = "workers"
-	leasesBucket  = "leases"
+	usersBucket  = "users"
+	leasesBucket = "leases"
+	// sharedWorkersBucket was that of the heartbeats of all groups.
+	sharedWorkersBucket = "workers"
 
 	// anchor is the last token of what keeps a stream's newest file from running empty; see anchors.
 	anchor = "anchor"
@@ -106,7 +107,11 @@ func recordOf(subject string) (user, id string, ok bool) {
 	return parts[2], parts[3], true
 }
 
-func workerSubject(group, id string) string      { return bucketSubject(workersBucket, group+"."+id) }
+// The bucket of a group's heartbeats.
+func workersBucket(group string) string     { return "workers-" + group }
+func workersStream(group string) string     { return bucketStream(workersBucket(group)) }
+func workerSubject(group, id string) string { return bucketSubject(workersBucket(group), id) }
+
 func leaseSubject(name string) string            { return bucketSubject(leasesBucket, name) }
 func counterSubject(user, counter string) string { return bucketSubject(usersBucket, user+"."+counter) }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,6 +15,9 @@ import (
 
 	"faena.dev/faena/internal/faena"
 )
+
+// beatsAtOnce is how many heartbeats of one group are read at once.
+const beatsAtOnce = 4
 
 // Heartbeat stores a worker's description; it expires after faena.HeartbeatTTL.
 func (b *Bus) Heartbeat(ctx context.Context, w faena.Worker) error {
@@ -36,8 +40,8 @@ func (b *Bus) RemoveHeartbeat(ctx context.Context, group, id string) error {
 	return nil
 }
 
-// Workers lists the workers whose heartbeat has not expired, of all groups, by group and id. One of a version that
-// cannot be read is left out.
+// Workers lists the workers whose heartbeat has not expired, of all groups that were declared, by group and id. One of a version
+// that cannot be read is left out, and so is a group whose bucket does not answer, unless none does.
 func (b *Bus) Workers(ctx context.Context) ([]faena.Worker, error) {
 	beats, err := b.heartbeats(ctx)
 	if err != nil {
@@ -70,15 +74,40 @@ type heartbeat struct {
 	stored time.Time
 }
 
+// heartbeats looks at all groups at once, each by itself: what one of them has stored, or that it does not answer, hides no other.
 func (b *Bus) heartbeats(ctx context.Context) ([]heartbeat, error) {
-	stream := bucketStream(workersBucket)
-	subjects, err := b.subjects(ctx, stream, bucketSubjects(workersBucket))
+	groups := b.declared()
+	found := make([][]heartbeat, len(groups))
+	var silent atomic.Int64
+	var looks errgroup.Group
+	looks.SetLimit(faena.MaxGroups)
+	for i, group := range groups {
+		looks.Go(func() (err error) {
+			if found[i], err = b.heartbeatsOf(ctx, group); err != nil {
+				silent.Add(1)
+				b.log.Debug("the heartbeats of a group could not be read", "group", group, "error", err) // Streams says why
+			}
+			return err
+		})
+	}
+	if err := looks.Wait(); err != nil && int(silent.Load()) == len(groups) {
+		return nil, fmt.Errorf("read the heartbeats: %w", err)
+	}
+	return slices.Concat(found...), nil
+}
+
+// heartbeatsOf reads those of one group, by id.
+func (b *Bus) heartbeatsOf(ctx context.Context, group string) ([]heartbeat, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryFor)
+	defer cancel()
+	stream := workersStream(group)
+	subjects, err := b.subjects(ctx, stream, bucketSubjects(workersBucket(group)))
 	if err != nil {
 		return nil, err
 	}
 	found := make(chan heartbeat, len(subjects))
 	var reads errgroup.Group
-	reads.SetLimit(parallel)
+	reads.SetLimit(beatsAtOnce)
 	for subject := range subjects {
 		reads.Go(func() error {
 			m, ok, err := b.last(ctx, stream, subject)
@@ -93,16 +122,14 @@ func (b *Bus) heartbeats(ctx context.Context) ([]heartbeat, error) {
 		})
 	}
 	if err := reads.Wait(); err != nil {
-		return nil, fmt.Errorf("read the heartbeats: %w", err)
+		return nil, err
 	}
 	close(found)
 	out := make([]heartbeat, 0, len(subjects))
 	for h := range found {
 		out = append(out, h)
 	}
-	slices.SortFunc(out, func(a, b heartbeat) int {
-		return cmp.Or(cmp.Compare(a.worker.Group, b.worker.Group), cmp.Compare(a.worker.ID, b.worker.ID))
-	})
+	slices.SortFunc(out, func(a, b heartbeat) int { return cmp.Compare(a.worker.ID, b.worker.ID) })
 	return out, nil
 }
 
