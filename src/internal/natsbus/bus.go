@@ -94,11 +94,12 @@ type Bus struct {
 	groups      map[string]struct{} // that DeclareGroup has made
 	told        sync.Once           // that the cluster has two servers
 	unread      unread
+	inUse       inUse
 
-	stop     context.CancelFunc
-	stopping <-chan struct{} // closed by stop
-	naks     sync.WaitGroup  // messages that are handed back after a delay
-	wg       sync.WaitGroup
+	stop   context.CancelFunc
+	atStop func(fn func()) (forget func() bool) // calls fn at stop, unless forget, which then is true, comes first
+	naks   sync.WaitGroup                       // messages that are handed back after a delay
+	wg     sync.WaitGroup
 }
 
 // reading is the server's clock as it was read once. What has passed since is measured by this host's monotonic clock,
@@ -110,7 +111,7 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 	o = o.withDefaults()
 	b := &Bus{o: o, log: o.Logger, code: newCodec(), look: make(chan struct{}, 1), reconnected: make(map[*func()]struct{}),
 		groups: map[string]struct{}{faena.DefaultGroup: {}}}
-	b.anchors = newAnchors(b)
+	b.anchors, b.inUse = newAnchors(b), newInUse()
 	opts, err := b.options(ctx)
 	if err != nil {
 		return nil, err
@@ -129,7 +130,7 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		return nil, err
 	}
 	ctx, b.stop = context.WithCancel(context.WithoutCancel(ctx))
-	b.stopping = ctx.Done()
+	b.atStop = func(fn func()) func() bool { return context.AfterFunc(ctx, fn) }
 	b.wg.Go(func() { b.keep(ctx) })
 	b.wg.Go(func() { b.tellOfAbsence(ctx) })
 	return b, nil

@@ -259,13 +259,17 @@ func (d Delivery) answer(ctx context.Context, word []byte) error {
 // times keeps a message that was handed back with a delay for much longer, see DESIGN.md. Close ends the wait.
 func (d Delivery) Nak(_ context.Context, delay time.Duration) error {
 	if 0 < delay && delay <= d.b.o.AckWait/2 {
-		d.b.naks.Go(func() {
-			select {
-			case <-time.After(delay):
-			case <-d.b.stopping:
-			}
+		d.b.naks.Add(1)
+		nak := func() {
+			defer d.b.naks.Done()
 			if err := d.nak(nakWord); err != nil {
 				d.b.log.Debug("a message comes again later than it should", "error", err)
+			}
+		}
+		forget := d.b.atStop(nak)
+		time.AfterFunc(delay, func() { // there may be thousands: no goroutine waits
+			if forget() {
+				nak()
 			}
 		})
 		return nil

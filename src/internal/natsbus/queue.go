@@ -3,6 +3,7 @@ package natsbus
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -103,10 +104,8 @@ func (b *Bus) Fill(ctx context.Context, group string) (fraction float64, what st
 	if err != nil {
 		return 0, "", 0, err
 	}
-	var account struct {
-		Storage uint64 `json:"storage"`
-	}
-	if err := b.ask(ctx, accountInfo, nil, &account); err != nil {
+	storage, err := b.storage(ctx)
+	if err != nil {
 		return 0, "", 0, fmt.Errorf("ask for the storage in use: %w", err)
 	}
 	for _, store := range []struct {
@@ -118,13 +117,46 @@ func (b *Bus) Fill(ctx context.Context, group string) (fraction float64, what st
 		{"the bucket of live records of group " + group, live.Bytes, b.o.recordBytes()},
 		{"the object store of group " + group, objects.Bytes, b.o.objectBytes()},
 		// All replicas are counted. One server holds one of each at most: this is what it may have come to.
-		{"the servers' store", account.Storage / uint64(b.o.Replicas), b.o.MaxStore},
+		{"the servers' store", storage / uint64(b.o.Replicas), b.o.MaxStore},
 	} {
 		if f := float64(store.used) / float64(store.of); what == "" || f > fraction {
 			fraction, what = f, store.name
 		}
 	}
 	return fraction, what, live.Messages, nil
+}
+
+// accountFor is how long it is remembered what JetStream keeps: every look asks for each group.
+const accountFor = 500 * time.Millisecond
+
+// inUse is what JetStream keeps altogether, as it was told last.
+type inUse struct {
+	turn    chan struct{} // whose it is to ask, or to read the rest; of capacity one
+	storage uint64
+	at      time.Time
+}
+
+func newInUse() inUse { return inUse{turn: make(chan struct{}, 1)} }
+
+// storage returns what all streams take with all replicas, at most accountFor old.
+func (b *Bus) storage(ctx context.Context) (uint64, error) {
+	select {
+	case b.inUse.turn <- struct{}{}:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	defer func() { <-b.inUse.turn }()
+	if time.Since(b.inUse.at) < accountFor {
+		return b.inUse.storage, nil
+	}
+	var told struct {
+		Storage uint64 `json:"storage"`
+	}
+	if err := b.ask(ctx, accountInfo, nil, &told); err != nil {
+		return 0, err
+	}
+	b.inUse.storage, b.inUse.at = told.Storage, time.Now()
+	return told.Storage, nil
 }
 
 // QueueDepth is how many activations of a group are queued or running.
