@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -33,10 +34,25 @@ func (s *Store) PutUser(ctx context.Context, u faena.User) (created bool, err er
 		if old.Deleted {
 			return conflict(fmt.Sprintf("The name %q belonged to a user who was deleted; it is never given again.", u.Name))
 		}
-		u.CreatedAt = old.CreatedAt
+		u.CreatedAt, u.PasswordHash = old.CreatedAt, cmp.Or(u.PasswordHash, old.PasswordHash)
 		return put(tx.Bucket(usersBucket), key(u.Name), u)
 	})
 	return created && err == nil, err
+}
+
+// SetPassword implements faena.Documents.
+func (s *Store) SetPassword(ctx context.Context, name, hash string) error {
+	return s.update(ctx, "set the password of user "+name, func(tx *bolt.Tx) error {
+		u, exists, err := user(tx, name)
+		if err != nil {
+			return err
+		}
+		if !exists || u.Deleted {
+			return faena.NotFound("user", name)
+		}
+		u.PasswordHash, u.UpdatedAt = hash, now()
+		return put(tx.Bucket(usersBucket), key(name), u)
+	})
 }
 
 func conflict(message string) error {

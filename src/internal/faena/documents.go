@@ -71,8 +71,12 @@ type FunctionDocuments interface {
 // UserDocuments holds the users' profiles.
 type UserDocuments interface {
 	// PutUser makes or replaces a profile. A name that differs from an existing one (tombstones included) only in
-	// case, or that belongs to a tombstone, is KindConflict. CreatedAt of an existing profile is kept.
+	// case, or that belongs to a tombstone, is KindConflict. CreatedAt of an existing profile is kept, and so is its
+	// PasswordHash where u has none, in the step that writes: a password that is set meanwhile is not lost.
 	PutUser(ctx context.Context, u User) (created bool, err error)
+	// SetPassword changes PasswordHash and UpdatedAt of a profile, in one step that keeps all else, whoever changes that
+	// meanwhile. KindNotFound where there is none or it is deleted.
+	SetPassword(ctx context.Context, name, hash string) error
 	// User returns a profile; KindNotFound where there is none or it is deleted.
 	User(ctx context.Context, name string) (User, error)
 	// Users lists profiles in order of name, those after the given name; tombstones are left out.

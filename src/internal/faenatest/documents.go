@@ -125,6 +125,7 @@ func calls(s faena.Documents) map[string]func(context.Context) error {
 		"PutUser":      func(ctx context.Context) error { _, err := s.PutUser(ctx, user("ann")); return err },
 		"User":         func(ctx context.Context) error { _, err := s.User(ctx, "ann"); return err },
 		"Users":        func(ctx context.Context) error { _, err := s.Users(ctx, "", 10); return err },
+		"SetPassword":  func(ctx context.Context) error { return s.SetPassword(ctx, "ann", "$argon2id$new") },
 		"EraseUser":    func(ctx context.Context) error { return s.EraseUser(ctx, "ann") },
 		"PutGroup":     func(ctx context.Context) error { _, err := s.PutGroup(ctx, group("gpu")); return err },
 		"Group":        func(ctx context.Context) error { _, err := s.Group(ctx, "gpu"); return err },

@@ -103,6 +103,61 @@ var parallelClauses = []clause{
 			t.Errorf("the profile is %+v", u)
 		}
 	}},
+	{"APasswordAndAProfileAreChangedAtOnce", func(t *testing.T, s faena.Documents) {
+		must(s.PutUser(t.Context(), user("ann")))(t)
+		const each = 25
+		together(2, func(i int) {
+			for n := range each {
+				if i == 0 {
+					if err := s.SetPassword(t.Context(), "ann", fmt.Sprintf("$argon2id$%d", n)); err != nil {
+						t.Error(err)
+					}
+					if u, err := s.User(t.Context(), "ann"); err != nil || u.PasswordHash != fmt.Sprintf("$argon2id$%d", n) {
+						t.Errorf("password %d is %q, %v", n, u.PasswordHash, err)
+					}
+					continue
+				}
+				u := user("ann")
+				u.Role, u.Groups, u.PasswordHash = faena.RoleAdmin, map[string]int{"gpu": 1 + n}, ""
+				if _, err := s.PutUser(t.Context(), u); err != nil {
+					t.Error(err)
+				}
+				if u, err := s.User(t.Context(), "ann"); err != nil || u.Role != faena.RoleAdmin || u.Groups["gpu"] != 1+n || len(u.Groups) != 1 {
+					t.Errorf("profile %d is %+v, %v", n, u, err)
+				}
+			}
+		})
+		want := user("ann")
+		want.Role, want.Groups, want.PasswordHash = faena.RoleAdmin, map[string]int{"gpu": each}, fmt.Sprintf("$argon2id$%d", each-1)
+		got := must(s.User(t.Context(), "ann"))(t)
+		want.UpdatedAt = got.UpdatedAt
+		same(t, got, want)
+	}},
+	{"AUserWhoIsErasedMeanwhileGetsNoPassword", func(t *testing.T, s faena.Documents) {
+		for round := range 5 {
+			name := fmt.Sprintf("ann-%d", round)
+			must(s.PutUser(t.Context(), user(name)))(t)
+			var erased atomic.Bool
+			together(3, func(i int) {
+				if i == 0 {
+					defer erased.Store(true)
+					if err := s.EraseUser(t.Context(), name); err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				for n := 0; !erased.Load(); n++ {
+					if err := s.SetPassword(t.Context(), name, fmt.Sprintf("$argon2id$%d", n)); err != nil {
+						kind(t, err, faena.KindNotFound)
+						return
+					}
+				}
+			})
+			nothingOf(t, s, name)
+			_, err := s.PutUser(t.Context(), user(name))
+			kind(t, err, faena.KindConflict)
+		}
+	}},
 	{"AUserIsErasedByTwo", func(t *testing.T, s faena.Documents) {
 		must(s.PutUser(t.Context(), user("ann")))(t)
 		add(t, s, revision("ann", "resize"))
@@ -150,6 +205,7 @@ var schemaClauses = []clause{
 		must(s.PutGroup(t.Context(), g))(t)
 		_, err := s.User(t.Context(), "ann")
 		unknown(t, err)
+		unknown(t, s.SetPassword(t.Context(), "ann", "$argon2id$new"))
 		_, err = s.Revision(t.Context(), "bob", "resize", 1)
 		unknown(t, err)
 		_, err = s.Group(t.Context(), "gpu")

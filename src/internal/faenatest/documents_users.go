@@ -24,6 +24,48 @@ var userClauses = []clause{
 		u.CreatedAt = epoch // of the first
 		same(t, must(s.User(t.Context(), "jorgeSD"))(t), u)
 	}},
+	{"PutWithoutAPasswordKeepsIt", func(t *testing.T, s faena.Documents) {
+		must(s.PutUser(t.Context(), user("ann")))(t)
+		u := user("ann")
+		u.Role, u.Groups, u.PasswordHash, u.UpdatedAt = faena.RoleAdmin, map[string]int{"gpu": 3}, "", epoch.Add(time.Hour)
+		must(s.PutUser(t.Context(), u))(t)
+		u.PasswordHash = user("ann").PasswordHash
+		same(t, must(s.User(t.Context(), "ann"))(t), u)
+		bob := user("bob") // who has none yet
+		bob.PasswordHash = ""
+		must(s.PutUser(t.Context(), bob))(t)
+		must(s.PutUser(t.Context(), bob))(t)
+		same(t, must(s.User(t.Context(), "bob"))(t), bob)
+	}},
+	{"SetPasswordChangesNothingElse", func(t *testing.T, s faena.Documents) {
+		u := user("jorgeSD")
+		u.Role, u.Groups, u.PasswordHash = faena.RoleAdmin, map[string]int{"default": 2, "gpu": 3}, ""
+		must(s.PutUser(t.Context(), u))(t)
+		must(s.PutUser(t.Context(), user("bob")))(t)
+		for _, hash := range []string{"$argon2id$first", "$argon2id$second"} {
+			ok(t, s.SetPassword(t.Context(), "jorgeSD", hash))
+			got := must(s.User(t.Context(), "jorgeSD"))(t)
+			if !got.UpdatedAt.After(epoch) {
+				t.Errorf("it was updated at %v", got.UpdatedAt)
+			}
+			u.PasswordHash, u.UpdatedAt = hash, got.UpdatedAt
+			same(t, got, u)
+		}
+		same(t, must(s.User(t.Context(), "bob"))(t), user("bob"))
+		uses := must(s.GroupUses(t.Context(), "gpu", 10))(t)
+		same(t, uses, []faena.GroupUse{{User: "jorgeSD"}})
+	}},
+	{"NobodyGetsAPasswordWhoIsNotThere", func(t *testing.T, s faena.Documents) {
+		must(s.PutUser(t.Context(), user("jorgeSD")))(t)
+		must(s.PutUser(t.Context(), user("gone")))(t)
+		ok(t, s.EraseUser(t.Context(), "gone"))
+		for _, name := range []string{"jorge", "jorgesd", "gone", "Gone", ""} {
+			kind(t, s.SetPassword(t.Context(), name, "$argon2id$new"), faena.KindNotFound)
+		}
+		_, err := s.User(t.Context(), "gone")
+		kind(t, err, faena.KindNotFound)
+		same(t, must(s.User(t.Context(), "jorgeSD"))(t), user("jorgeSD"))
+	}},
 	{"AbsentIsNotFound", func(t *testing.T, s faena.Documents) {
 		must(s.PutUser(t.Context(), user("jorgeSD")))(t)
 		for _, name := range []string{"jorge", "jorgeSDx", "jorgesd", "JORGESD", ""} {

@@ -54,9 +54,50 @@ func (s *Store) putUser(ctx context.Context, u faena.User) (created, done bool, 
 	case old.User.Deleted:
 		return false, false, conflict(fmt.Sprintf("The name %q belonged to a user who was deleted; it is never given again.", u.Name))
 	}
-	d.User.CreatedAt = old.User.CreatedAt
-	done, err = s.in(usersCollection).replace(ctx, bson.D{{Key: "_id", Value: d.ID}, notDeleted}, d)
+	change, err := replacement(d)
+	if err != nil {
+		return false, false, err
+	}
+	done, err = s.in(usersCollection).update(ctx, bson.D{{Key: "_id", Value: d.ID}, notDeleted}, change)
 	return false, done, err
+}
+
+// replacement sets the fields of a profile by name, so that those it does not name stay, whoever changes them meanwhile: the time
+// it was made, and what is left out where it is empty, which is the password.
+func replacement(d userDocument) (bson.D, error) {
+	raw, err := encode(d.User)
+	if err != nil {
+		return nil, err
+	}
+	fields, err := raw.Elements()
+	if err != nil {
+		return nil, fmt.Errorf("encode user %s: %w", d.User.Name, err)
+	}
+	change := bson.D{{Key: "schema", Value: d.Schema}, {Key: "granted", Value: d.Granted}}
+	for _, f := range fields {
+		if f.Key() != "created_at" {
+			change = append(change, bson.E{Key: "user." + f.Key(), Value: f.Value()})
+		}
+	}
+	return set(change...), nil
+}
+
+// SetPassword implements faena.Documents.
+func (s *Store) SetPassword(ctx context.Context, name, hash string) error {
+	return s.call(ctx, "set the password of user "+name, func(ctx context.Context) error {
+		known := is("$lte", faena.SchemaVersion)
+		profile := bson.D{{Key: "_id", Value: userID(name)}, {Key: "user.name", Value: name}, notDeleted,
+			{Key: "schema", Value: known}, {Key: "user.schema", Value: known}}
+		done, err := s.in(usersCollection).update(ctx, profile,
+			set(bson.E{Key: "user.password_hash", Value: hash}, bson.E{Key: "user.updated_at", Value: now()}))
+		if err != nil || done {
+			return err
+		}
+		if _, err := s.profile(ctx, name); err != nil { // it is one of a newer version
+			return err
+		}
+		return faena.NotFound("user", name)
+	})
 }
 
 // notDeleted matches a profile, and no tombstone.
