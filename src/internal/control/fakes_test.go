@@ -101,6 +101,7 @@ func (o *observer) prunedSoFar() int {
 
 // passwords hashes in a way that can be read, and remembers whom it was told to forget.
 type passwords struct {
+	hooks
 	mu     sync.Mutex
 	forgot []string
 }
@@ -109,7 +110,7 @@ func (p *passwords) Hash(_ context.Context, password string) (string, error) {
 	if strings.ContainsAny(password, ": ") {
 		return "", faena.Invalid(faena.FieldError{Field: "password", Message: "has a colon or a space"})
 	}
-	return "hash of " + password, nil
+	return "hash of " + password, p.ask("Hash")
 }
 
 func (p *passwords) Forget(user string) {

@@ -345,6 +345,13 @@ func (d *faultyDocuments) Users(ctx context.Context, after string, limit int) ([
 	return d.Documents.Users(ctx, after, limit)
 }
 
+func (d *faultyDocuments) PutUser(ctx context.Context, u faena.User) (bool, error) {
+	if err := d.meet("PutUser"); err != nil {
+		return false, err
+	}
+	return d.Documents.PutUser(ctx, u)
+}
+
 func (d *faultyDocuments) UserUsage(ctx context.Context, user string) (faena.Usage, error) {
 	if err := d.meet("UserUsage"); err != nil {
 		return faena.Usage{}, err

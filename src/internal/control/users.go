@@ -8,9 +8,28 @@ import (
 	"faena.dev/faena/internal/faena"
 )
 
-// PutUser makes or replaces a profile. password is what the user logs in with; "" keeps the one that is. A new user
-// without one cannot log in where this installation checks passwords itself. The only admin stays one: KindConflict.
+// restoreFor is how long it may take to give a role back.
+const restoreFor = 10 * time.Second
+
+// PutUser makes or replaces a profile. password is what the user logs in with; "" keeps the one that is, also one that is set
+// meanwhile. A new user without one cannot log in where this installation checks passwords itself. The only admin stays one:
+// KindConflict.
 func (c *Control) PutUser(ctx context.Context, u faena.User, password string) (created bool, err error) {
+	if u.PasswordHash, err = c.hash(ctx, password); err != nil {
+		return false, err
+	}
+	return c.putUser(ctx, u)
+}
+
+// hash is "" for "". It comes before all that is read and written: it takes long.
+func (c *Control) hash(ctx context.Context, password string) (string, error) {
+	if password == "" {
+		return "", nil
+	}
+	return c.o.Passwords.Hash(ctx, password)
+}
+
+func (c *Control) putUser(ctx context.Context, u faena.User) (created bool, err error) {
 	if u.Role == "" {
 		u.Role = faena.RoleUser
 	}
@@ -24,26 +43,47 @@ func (c *Control) PutUser(ctx context.Context, u faena.User, password string) (c
 	if err != nil && !faena.IsKind(err, faena.KindNotFound) {
 		return false, err
 	}
-	if old.Role == faena.RoleAdmin && u.Role != faena.RoleAdmin {
-		c.admins.Lock()
-		defer c.admins.Unlock()
-		if err := c.notLastAdmin(ctx, u.Name); err != nil {
-			return false, err
-		}
-	}
 	now := time.Now().UTC()
-	u.Schema, u.UpdatedAt, u.CreatedAt, u.PasswordHash = faena.SchemaVersion, now, now, old.PasswordHash
-	if password != "" {
-		if u.PasswordHash, err = c.o.Passwords.Hash(ctx, password); err != nil {
-			return false, err
-		}
+	u.Schema, u.UpdatedAt, u.CreatedAt = faena.SchemaVersion, now, now
+	if old.Role == faena.RoleAdmin && u.Role != faena.RoleAdmin {
+		err = c.demote(ctx, old, u)
+	} else {
+		created, err = c.o.Documents.PutUser(ctx, u)
 	}
-	created, err = c.o.Documents.PutUser(ctx, u)
 	if err != nil {
 		return false, err
 	}
 	c.announce(changedUser, u.Name, u.Name)
 	return created, nil
+}
+
+// demote replaces an admin's profile by one that is none. Another API may do so with another admin at the same moment, and each
+// still find the other one. So it looks again when it has written: whoever writes last sees what all others wrote. Where no
+// admin is left, or nobody can tell, this one is an admin again, as before. Only an API that is killed between the two can leave
+// none; CreateAdmin mends that.
+func (c *Control) demote(ctx context.Context, old, u faena.User) error {
+	c.admins.Lock() // of two at this API one succeeds
+	defer c.admins.Unlock()
+	if err := c.notLastAdmin(ctx, u.Name); err != nil {
+		return err
+	}
+	if _, err := c.o.Documents.PutUser(ctx, u); err != nil {
+		return err
+	}
+	last := c.notLastAdmin(ctx, u.Name)
+	if last == nil {
+		return nil
+	}
+	if u.PasswordHash == "" { // the password was not replaced
+		old.PasswordHash = ""
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreFor)
+	defer cancel()
+	if _, err := c.o.Documents.PutUser(ctx, old); err != nil {
+		return fmt.Errorf("make user %s an admin again, without whom there may be none: %w", u.Name, err)
+	}
+	c.announce(changedUser, u.Name, u.Name)
+	return last
 }
 
 // notLastAdmin refuses what would leave an installation without an admin: nobody could undo it.
@@ -82,24 +122,24 @@ func (c *Control) checkUser(ctx context.Context, u *faena.User) error {
 // CreateAdmin makes a user who is an admin, or makes one of a user who is there, with a new password; "" leaves that as it is.
 // It is how the first admin is made, and a lost one recovered.
 func (c *Control) CreateAdmin(ctx context.Context, name, password string) (created bool, err error) {
+	hash, err := c.hash(ctx, password)
+	if err != nil {
+		return false, err
+	}
 	u, err := c.o.Documents.User(ctx, name)
 	if err != nil && !faena.IsKind(err, faena.KindNotFound) {
 		return false, err
 	}
-	return c.PutUser(ctx, faena.User{Name: name, Role: faena.RoleAdmin, Groups: u.Groups}, password)
+	return c.putUser(ctx, faena.User{Name: name, Role: faena.RoleAdmin, Groups: u.Groups, PasswordHash: hash})
 }
 
-// SetPassword replaces a user's password; what was remembered of the old one is dropped at once.
+// SetPassword replaces a user's password, and nothing else of the profile; what was remembered of the old one is dropped at once.
 func (c *Control) SetPassword(ctx context.Context, name, password string) error {
-	u, err := c.o.Documents.User(ctx, name)
+	hash, err := c.o.Passwords.Hash(ctx, password)
 	if err != nil {
 		return err
 	}
-	if u.PasswordHash, err = c.o.Passwords.Hash(ctx, password); err != nil {
-		return err
-	}
-	u.UpdatedAt = time.Now().UTC()
-	if _, err := c.o.Documents.PutUser(ctx, u); err != nil {
+	if err := c.o.Documents.SetPassword(ctx, name, hash); err != nil {
 		return err
 	}
 	c.announce(changedUser, name, name)
@@ -123,10 +163,10 @@ func (c *Control) DeleteUser(ctx context.Context, name string) error {
 	if err != nil && !faena.IsKind(err, faena.KindNotFound) {
 		return err
 	}
-	if u.Role == faena.RoleAdmin {
-		c.admins.Lock()
-		defer c.admins.Unlock()
-		if err := c.notLastAdmin(ctx, name); err != nil {
+	if u.Role == faena.RoleAdmin { // the role goes first: it can be given back, what is erased cannot
+		plain := u
+		plain.Role, plain.PasswordHash, plain.UpdatedAt = faena.RoleUser, "", time.Now().UTC()
+		if err := c.demote(ctx, u, plain); err != nil {
 			return err
 		}
 	}
