@@ -20,6 +20,13 @@ const (
 	retryAfterMax = 15 * time.Second
 )
 
+// How long all indexes together may take: a minute, and twice as long at each further try. MongoDB ends a build when its command's
+// time is over, and the next one begins anew, so a limit that stays the same would never be enough for a long history.
+const (
+	indexTimeout    = time.Minute
+	indexTimeoutMax = 8 * time.Hour
+)
+
 const noReplicaSet = "MongoDB is no replica set: where its only server is away nothing can be changed, where its disk is lost all is, " +
 	"and a change that loses its connection is not repeated. Start mongod with --replSet and call rs.initiate(), also for one server."
 
@@ -106,8 +113,15 @@ func (s *Store) checkSchema(ctx context.Context, db *mongo.Database) error {
 // background prepares the store, then creates the indexes, then finishes erasures, each as often as it takes.
 func (s *Store) background() {
 	defer close(s.idle)
+	limit := s.o.indexTimeout
+	index := func(ctx context.Context) error {
+		limited, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		limit = min(2*limit, indexTimeoutMax)
+		return s.index(limited)
+	}
 	_ = s.persist("prepare the document store", s.ready) &&
-		s.persist("create the indexes of the document store", s.index) &&
+		s.persist("create the indexes of the document store", index) &&
 		s.persist("finish the erasure of users", s.finishErasures)
 }
 

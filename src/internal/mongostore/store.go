@@ -44,7 +44,8 @@ type Options struct {
 	ListTimeout      time.Duration // of a command that reads many documents; default 15 s
 	SelectionTimeout time.Duration // how long a server is looked for; default 2.5 s
 
-	monitor *event.CommandMonitor // of tests
+	monitor      *event.CommandMonitor // of tests
+	indexTimeout time.Duration         // of tests; otherwise indexTimeout
 }
 
 // Store is the documents in a database, of which any number of processes may have one at once. It is safe for concurrent use.
@@ -78,6 +79,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	o.Timeout = cmp.Or(o.Timeout, DefaultTimeout)
 	o.ListTimeout = cmp.Or(o.ListTimeout, DefaultListTimeout)
 	o.SelectionTimeout = cmp.Or(o.SelectionTimeout, DefaultSelectionTimeout)
+	o.indexTimeout = cmp.Or(o.indexTimeout, indexTimeout)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
