@@ -376,13 +376,24 @@ func (n *natsServer) connect(t *testing.T, urls ...string) *natsbus.Bus {
 	return b
 }
 
-// counters waits until a user's counters have the values, as text: for a second, and what a busy machine adds.
+// counters waits until a user's counters have the values, as text.
 func (n *natsServer) counters(t *testing.T, user string, want map[string]string) {
+	t.Helper()
+	n.countersIn(t, patience, user, want)
+}
+
+// countersSoon is counters within a second, and what a busy machine adds.
+func (n *natsServer) countersSoon(t *testing.T, user string, want map[string]string) {
+	t.Helper()
+	n.countersIn(t, 5*time.Second, user, want)
+}
+
+func (n *natsServer) countersIn(t *testing.T, within time.Duration, user string, want map[string]string) {
 	t.Helper()
 	kv, err := n.JetStream(t).KeyValue(t.Context(), "users")
 	noError(t, err)
 	for name, value := range want {
-		faenatest.EventuallyNil(t, 2*time.Second, user+"."+name+" is "+value, func() error {
+		faenatest.EventuallyNil(t, within, user+"."+name+" is "+value, func() error {
 			e, err := kv.Get(t.Context(), user+"."+name)
 			if err == nil && string(e.Value()) != value {
 				err = fmt.Errorf("it is %s", e.Value())

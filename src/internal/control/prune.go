@@ -58,9 +58,7 @@ func (c *Control) pruneBefore(ctx context.Context, before time.Time) (total int,
 	defer c.horizon.forget()
 	for more := true; more; {
 		removed, err := c.o.Documents.Prune(ctx, before, pruneBatch)
-		for i := range removed { // also of what was removed before it failed
-			c.dropResults(ctx, &removed[i])
-		}
+		c.dropResults(ctx, removed) // also of what was removed before it failed
 		if err != nil {
 			return total, err
 		}
@@ -74,16 +72,22 @@ func (c *Control) pruneBefore(ctx context.Context, before time.Time) (total int,
 	return total, nil
 }
 
-func (c *Control) dropResults(ctx context.Context, r *faena.Record) {
-	if _, known := c.groups.get(r.Group); !known {
-		return // they went with the group
-	}
-	for _, object := range []string{r.Result.Object, r.Log.Object} {
-		if object == "" {
-			continue
+// dropResults deletes the objects of records that were removed, whatever ends meanwhile: nobody else knows of them.
+func (c *Control) dropResults(ctx context.Context, removed []faena.Record) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropFor)
+	defer cancel()
+	for i := range removed {
+		r := &removed[i]
+		if _, known := c.groups.get(r.Group); !known {
+			continue // they went with the group
 		}
-		if err := c.o.Bus.DeleteObject(ctx, r.Group, object); err != nil && ctx.Err() == nil {
-			c.logOf(r).Warn("a result or log stays until it is too old", "object", object, "error", err)
+		for _, object := range []string{r.Result.Object, r.Log.Object} {
+			if object == "" {
+				continue
+			}
+			if err := c.o.Bus.DeleteObject(ctx, r.Group, object); err != nil {
+				c.logOf(r).Warn("a result or log stays until it is too old", "object", object, "error", err)
+			}
 		}
 	}
 }

@@ -102,7 +102,6 @@ func TestControl_Project_ByAnother(t *testing.T) {
 	seldom := func(_ *rig, _ *Options, t *times) { t.projectAll = time.Hour }
 	one := start(t, several, seldom, silent)
 	leads(t, takesOver, one)
-	one.nats.counters(t, "ann", map[string]string{}) // the bucket is there
 	one.user("ann", 10)
 	one.deploy("ann", "f")
 	two := one.another("api-2", several, seldom)
@@ -111,13 +110,13 @@ func TestControl_Project_ByAnother(t *testing.T) {
 	for range 3 {
 		two.accepted("x")
 	}
-	one.nats.counters(t, "ann", map[string]string{activeCounter: "3"})
+	one.nats.countersSoon(t, "ann", map[string]string{activeCounter: "3"})
 	close(g.open)
-	one.nats.counters(t, "ann", map[string]string{activeCounter: "0", completedCounter: "3", failedCounter: "0"})
+	one.nats.countersSoon(t, "ann", map[string]string{activeCounter: "0", completedCounter: "3", failedCounter: "0"})
 	w.does(func(*job) (string, faena.Reason) { return "", faena.ReasonExitNonzero })
 	_, err := two.call("x")
 	noError(t, err)
-	one.nats.counters(t, "ann", map[string]string{activeCounter: "0", completedCounter: "3", failedCounter: "1"})
+	one.nats.countersSoon(t, "ann", map[string]string{activeCounter: "0", completedCounter: "3", failedCounter: "1"})
 
 	one.stop()
 	noError(t, two.bus.PutCounter(t.Context(), "ann", activeCounter, 7)) // it was killed in the middle of it
@@ -145,16 +144,16 @@ func TestControl_Project(t *testing.T) {
 		call(true)
 	}
 	faenatest.Eventually(t, 5*time.Second, "all run", func() bool { return g.running.Load() == 4 })
-	r.nats.counters(t, "jorgeSD", map[string]string{activeCounter: "4"})
+	r.nats.countersSoon(t, "jorgeSD", map[string]string{activeCounter: "4"})
 	r.documents.away.Store(true) // active ones need the queue alone
 	call(true)
 	faenatest.Eventually(t, 5*time.Second, "one more runs", func() bool { return g.running.Load() == 5 })
-	r.nats.counters(t, "jorgeSD", map[string]string{activeCounter: "5"})
+	r.nats.countersSoon(t, "jorgeSD", map[string]string{activeCounter: "5"})
 	r.documents.away.Store(false)
 	close(g.open)
 	wg.Wait()
 	faenatest.Eventually(t, 5*time.Second, "none runs", func() bool { return g.running.Load() == 0 })
-	r.nats.counters(t, "jorgeSD", map[string]string{activeCounter: "0", completedCounter: "5", failedCounter: "0"})
+	r.nats.countersSoon(t, "jorgeSD", map[string]string{activeCounter: "0", completedCounter: "5", failedCounter: "0"})
 }
 
 // What a process that was killed has left in a counter is put right by the next one.

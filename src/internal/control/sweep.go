@@ -232,8 +232,8 @@ func (s *sweeper) message(ctx context.Context, group, user string, slot int) err
 	r, _, err := s.c.o.Bus.Record(ctx, group, user, id)
 	switch {
 	case faena.IsKind(err, faena.KindNotFound):
-	case errors.Is(err, faena.ErrSchema):
-		return nil // for an API that reads it
+	case errors.Is(err, faena.ErrSchema), errors.Is(err, faena.ErrUnreadable):
+		return nil // for an API that reads it, or for an operator
 	case err != nil:
 		return err
 	case !r.State.Terminal():
