@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"faena.dev/faena/internal/faena"
@@ -20,6 +19,8 @@ const (
 	// recorderPause is how long records stay away that could not be recorded; it doubles up to recorderLongPause.
 	recorderPause     = 500 * time.Millisecond
 	recorderLongPause = 15 * time.Second
+	// answerFor is how much later the server's answer to a pull may come; after that the pull counts as lost.
+	answerFor = 2 * time.Second
 	// unreadablePause is how long a record stays away that cannot be read.
 	unreadablePause = 5 * time.Minute
 )
@@ -29,16 +30,14 @@ const (
 // process ends before the purge. All APIs share one consumer. A record that cannot be decoded stays in the bucket: a
 // warning is logged once, and it is offered again every unreadablePause, for an API that reads it.
 func (b *Bus) Terminal(ctx context.Context, group string, batch int, wait time.Duration, fn func(context.Context, []faena.Record) error) error {
-	r := recorder{b: b, group: group, fn: fn}
-	var consumer jetstream.Consumer // nil until the servers have told of it
+	r := recorder{b: b, group: group, fn: fn, inbox: b.nc.NewInbox()}
+	var err error
+	if r.sub, err = b.nc.SubscribeSync(r.inbox); err != nil {
+		return fmt.Errorf("subscribe to the records of group %s: %w", group, err)
+	}
+	defer r.leave()
 	for pause := recorderPause; ctx.Err() == nil; {
-		var err error
-		if consumer == nil {
-			consumer, err = b.js.Consumer(ctx, recordsStream(group), recorderConsumer)
-		}
-		if err == nil {
-			err = r.batch(ctx, consumer, batch, wait)
-		}
+		err := r.batch(ctx, batch, wait)
 		if err == nil {
 			pause = recorderPause
 			continue
@@ -62,9 +61,13 @@ type recorder struct {
 	b     *Bus
 	group string
 	fn    func(context.Context, []faena.Record) error
+	// sub gets what all pulls bring. It is one for all, unlike in the library's fetches: what comes late, since the servers are
+	// busy, would be lost there until recorderAckWait is over.
+	inbox string
+	sub   *nats.Subscription
 	// failed could not be recorded. They are held through the pause and handed back after it: of messages that are handed
 	// back with a delay the server (2.15.2) at times keeps the last one, see DESIGN.md.
-	failed []jetstream.Msg
+	failed []*nats.Msg
 }
 
 func (r *recorder) handBack() {
@@ -74,66 +77,91 @@ func (r *recorder) handBack() {
 	r.failed = nil
 }
 
+// leave hands back what has come and was not looked at.
+func (r *recorder) leave() {
+	for m, err := r.sub.NextMsg(0); err == nil; m, err = r.sub.NextMsg(0) {
+		if !isStatus(m) {
+			r.answer(m.Nak())
+		}
+	}
+	_ = r.sub.Unsubscribe() // the connection may be closed
+	r.handBack()
+}
+
+func isStatus(m *nats.Msg) bool { return len(m.Data) == 0 && m.Header.Get(headerStatus) != "" }
+
 type ended struct {
-	msg    jetstream.Msg
+	msg    *nats.Msg
 	record *faena.Record
 }
 
 // batch waits until there is something, gathers for as long as wait, and then takes what there is, once or, while the
 // bucket gives full batches, again and again. Versions of a record that are superseded while it gathers are never sent.
-func (r *recorder) batch(ctx context.Context, consumer jetstream.Consumer, size int, wait time.Duration) error {
-	first, err := consumer.Next(jetstream.FetchContext(ctx))
-	switch {
-	case ctx.Err() != nil:
-		if err == nil {
-			r.answer(first.Nak())
-		}
-		return nil
-	case errors.Is(err, nats.ErrTimeout), errors.Is(err, jetstream.ErrNoMessages):
-		return nil
-	case err != nil:
-		return fmt.Errorf("fetch records: %w", err)
+func (r *recorder) batch(ctx context.Context, size int, wait time.Duration) error {
+	first, err := r.pull(ctx, 1, pullFor)
+	if err != nil || len(first) == 0 {
+		return err
 	}
 	select {
 	case <-ctx.Done():
-		r.answer(first.Nak())
+		r.answer(first[0].Nak())
 		return nil
 	case <-time.After(wait):
 	}
-	for done := r.take(nil, first); ; done = nil {
-		done, full, err := r.fetch(done, consumer, size)
+	for done := r.take(nil, first[0]); ; done = nil {
+		want := max(size-len(done), 1)
+		msgs, err := r.pull(ctx, want, 0)
 		if err != nil {
 			r.b.log.Debug("a batch of records was cut short", "group", r.group, "error", err) // what came is recorded
+		}
+		for _, m := range msgs {
+			done = r.take(done, m)
 		}
 		if len(done) > 0 {
 			if err := r.record(ctx, done); err != nil {
 				return err
 			}
 		}
-		if !full || ctx.Err() != nil {
+		if len(msgs) < want || ctx.Err() != nil {
 			return nil
 		}
 	}
 }
 
-// fetch adds what there is, up to size; full says that there may be more.
-func (r *recorder) fetch(done []ended, consumer jetstream.Consumer, size int) (_ []ended, full bool, err error) {
-	want := max(size-len(done), 1)
-	batch, err := consumer.FetchNoWait(want)
-	if err != nil {
-		return done, false, err
+// pull asks for messages, and returns those that there are: up to n, or the first ones that come within a time. What earlier pulls
+// have brought too late counts. With an error it returns what came before that.
+func (r *recorder) pull(ctx context.Context, n int, within time.Duration) (msgs []*nats.Msg, err error) {
+	body := fmt.Appendf(nil, `{"batch":%d,"no_wait":true}`, n)
+	if within > 0 {
+		body = fmt.Appendf(nil, `{"batch":%d,"expires":%d}`, n, within)
 	}
-	got := 0
-	for m := range batch.Messages() {
-		got++
-		done = r.take(done, m)
+	if err := r.b.nc.PublishRequest(r.b.asked(pullSubject(recordsStream(r.group), recorderConsumer)), r.inbox, body); err != nil {
+		return nil, fmt.Errorf("fetch records: %w", err)
 	}
-	return done, got == want, batch.Error()
+	for len(msgs) < n {
+		limited, cancel := context.WithTimeout(ctx, within+answerFor)
+		m, err := r.sub.NextMsgWithContext(limited)
+		cancel()
+		switch {
+		case err == nil && !isStatus(m):
+			msgs = append(msgs, m)
+			continue
+		case ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded):
+			return msgs, nil // the pull was lost, with a connection for example
+		case err != nil:
+			return msgs, fmt.Errorf("fetch records: %w", err)
+		}
+		if status := m.Header.Get(headerStatus); status != "404" && status != "408" { // neither that there is none, nor that none came
+			err = fmt.Errorf("fetch records: the consumer, or the server that leads it, is away (status %s)", status)
+		}
+		return msgs, err
+	}
+	return msgs, nil
 }
 
 // take adds a message of a terminal record. A live record's message is acknowledged: its next version is another one.
-func (r *recorder) take(done []ended, m jetstream.Msg) []ended {
-	rec, err := r.b.recordAt(m.Subject(), m.Data())
+func (r *recorder) take(done []ended, m *nats.Msg) []ended {
+	rec, err := r.b.recordAt(m.Subject, m.Data)
 	switch {
 	case err != nil:
 		r.putBack(m, err)
@@ -146,14 +174,14 @@ func (r *recorder) take(done []ended, m jetstream.Msg) []ended {
 }
 
 // putBack leaves a record in the bucket that this build cannot read.
-func (r *recorder) putBack(m jetstream.Msg, why error) {
+func (r *recorder) putBack(m *nats.Msg, why error) {
 	meta, err := m.Metadata()
 	if err != nil {
 		r.answer(err)
 		return
 	}
-	what := describe(whereRecords, r.group, m.Subject(), "", meta.Sequence.Stream, why)
-	if r.b.unread.note(m.Subject(), what) {
+	what := describe(whereRecords, r.group, m.Subject, "", meta.Sequence.Stream, why)
+	if r.b.unread.note(m.Subject, what) {
 		r.b.log.Warn("a record that cannot be read stays in the bucket: it is not lost, faena doctor lists it", "activation_id", what.ID,
 			"group", r.group, "user", what.User, "error", why)
 	}
@@ -184,7 +212,7 @@ func (r *recorder) record(ctx context.Context, done []ended) error {
 	var mu sync.Mutex
 	for _, d := range done {
 		purges.Go(func() error {
-			if err := r.b.purge(ctx, recordsStream(r.group), d.msg.Subject()); err != nil {
+			if err := r.b.purge(ctx, recordsStream(r.group), d.msg.Subject); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				r.failed = append(r.failed, d.msg)
