@@ -37,7 +37,13 @@ func (b *Bus) Terminal(ctx context.Context, group string, batch int, wait time.D
 	}
 	defer r.leave()
 	for pause := recorderPause; ctx.Err() == nil; {
-		err := r.batch(ctx, batch, wait)
+		var err error
+		if again := r.failed; len(again) > 0 {
+			r.failed = nil
+			err = r.record(ctx, again)
+		} else {
+			err = r.batch(ctx, batch, wait)
+		}
 		if err == nil {
 			pause = recorderPause
 			continue
@@ -50,7 +56,6 @@ func (b *Bus) Terminal(ctx context.Context, group string, batch int, wait time.D
 		case <-ctx.Done():
 		case <-time.After(pause):
 		}
-		r.handBack()
 		pause = min(2*pause, recorderLongPause)
 	}
 	return nil
@@ -65,16 +70,8 @@ type recorder struct {
 	// busy, would be lost there until recorderAckWait is over.
 	inbox string
 	sub   *nats.Subscription
-	// failed could not be recorded. They are held through the pause and handed back after it: of messages that are handed
-	// back with a delay the server (2.15.2) at times keeps the last one, see DESIGN.md.
-	failed []*nats.Msg
-}
-
-func (r *recorder) handBack() {
-	for _, m := range r.failed {
-		r.answer(m.Nak())
-	}
-	r.failed = nil
+	// failed could not be recorded, and is tried again after a pause. It is not handed back: see DESIGN.md.
+	failed []ended
 }
 
 // leave hands back what has come and was not looked at.
@@ -84,8 +81,10 @@ func (r *recorder) leave() {
 			r.answer(m.Nak())
 		}
 	}
+	for _, d := range r.failed {
+		r.answer(d.msg.Nak())
+	}
 	_ = r.sub.Unsubscribe() // the connection may be closed
-	r.handBack()
 }
 
 func isStatus(m *nats.Msg) bool { return len(m.Data) == 0 && m.Header.Get(headerStatus) != "" }
@@ -200,9 +199,7 @@ func (r *recorder) record(ctx context.Context, done []ended) error {
 		records[i] = *d.record
 	}
 	if err := r.fn(ctx, records); err != nil {
-		for _, d := range done {
-			r.failed = append(r.failed, d.msg)
-		}
+		r.failed = done
 		return err
 	}
 	// Purged although ctx may have ended meanwhile: it is recorded.
@@ -215,7 +212,7 @@ func (r *recorder) record(ctx context.Context, done []ended) error {
 			if err := r.b.purge(ctx, recordsStream(r.group), d.msg.Subject); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				r.failed = append(r.failed, d.msg)
+				r.failed = append(r.failed, d)
 				return err
 			}
 			r.answer(d.msg.Ack())
