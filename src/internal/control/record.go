@@ -119,7 +119,7 @@ func (c *Control) project(ctx context.Context) {
 			doubted = began
 		}
 		err := p.write(ctx, all)
-		pause = max(projectEvery, 4*time.Since(began))  // a long queue takes a while to list
+		pause = max(projectEvery, 2*time.Since(began))  // a long queue takes a while to list
 		if err != nil && !failing && ctx.Err() == nil { // once: it is tried twice a second
 			c.log.Warn("the counters could not be projected; they follow when the queue and the store answer", "error", err)
 		}

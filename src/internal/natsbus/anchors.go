@@ -83,12 +83,17 @@ func (a *anchors) note(group string, err error) {
 	}
 }
 
-// anchorQueue takes the anchor away first: the stream takes one message of a subject.
+// anchorQueue takes the anchor away first: the stream takes one message of a subject. It is deleted, not purged: a purge may make
+// the server forget what it was to give out again (see DESIGN.md).
 func (b *Bus) anchorQueue(ctx context.Context, group string) error {
-	if err := b.purge(ctx, queueStream(group), queueAnchor(group)); err != nil {
+	m, ok, err := b.last(ctx, queueStream(group), queueAnchor(group))
+	if err == nil && ok {
+		err = b.DeleteMessage(ctx, group, m.Sequence)
+	}
+	if err != nil {
 		return err
 	}
-	_, err := b.store(ctx, &nats.Msg{Subject: queueAnchor(group)})
+	_, err = b.store(ctx, &nats.Msg{Subject: queueAnchor(group)})
 	return err
 }
 
