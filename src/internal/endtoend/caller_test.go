@@ -12,7 +12,7 @@ import (
 	"faena.dev/faena/internal/client"
 )
 
-// caller is one user at one API, as a gateway passes him on.
+// caller is one user at one API: with his password, or as the gateway passes him on.
 type caller struct {
 	i    *installation
 	api  int
@@ -49,11 +49,22 @@ func (c caller) do(t *testing.T, method, path string, body []byte, headers ...st
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("X-Consumer-Username", c.user)
+	if c.i.apis[c.api].believes {
+		req.Header.Set("X-Consumer-Username", c.user)
+	} else {
+		req.SetBasicAuth(c.user, c.password())
+	}
 	for k := 0; k+1 < len(headers); k += 2 {
 		req.Header.Set(headers[k], headers[k+1])
 	}
 	return c.i.gateway.Do(req)
+}
+
+func (c caller) password() string {
+	if c.user == adminName {
+		return c.i.password
+	}
+	return "a-password-of-" + c.user
 }
 
 // user makes a user with a limit in group default, or changes the limit.
@@ -65,10 +76,14 @@ func (i *installation) user(t *testing.T, name string, limit int) caller {
 // profile makes or changes a user at an API.
 func (i *installation) profile(t *testing.T, api int, name string, groups map[string]int) caller {
 	t.Helper()
-	if _, err := client.Read[client.User](i.admin(api).put(t, "/v1/users/"+name, client.UserProfile{Groups: groups})); err != nil {
+	c, profile := i.as(api, name), client.UserProfile{Groups: groups}
+	if !i.apis[api].believes {
+		profile.Password = c.password()
+	}
+	if _, err := client.Read[client.User](i.admin(api).put(t, "/v1/users/"+name, profile)); err != nil {
 		t.Fatal(err)
 	}
-	return i.as(api, name)
+	return c
 }
 
 // deploy deploys the function program with arguments; change, if any, changes the spec first.

@@ -134,7 +134,8 @@ func (i *installation) leads(t *testing.T, api int, limit time.Duration, before 
 	return leader
 }
 
-// testDrain stops what works: an API answers what waits for it, a worker finishes what it runs.
+// testDrain stops what works: an API answers what waits for it, a worker finishes what it runs. The APIs believe the gateway when they
+// are back.
 func (i *installation) testDrain(t *testing.T) {
 	jan := i.user(t, "jan", 5)
 	jan.deployHold(t, "jans")
@@ -178,7 +179,12 @@ func (i *installation) testDrain(t *testing.T) {
 		t.Errorf("it ended as %+v, %v", a, err)
 	}
 	worker.start(t)
+	i.believe(i.apis[0])
 	i.apis[0].start(t)
-	i.serves(t, worker)
 	i.serves(t, i.apis[0])
+	i.apis[1].stop(t)
+	i.believe(i.apis[1])
+	i.apis[1].start(t)
+	i.serves(t, i.apis[1])
+	i.serves(t, worker)
 }

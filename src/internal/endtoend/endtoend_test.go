@@ -10,6 +10,9 @@ func TestInstallation(t *testing.T) {
 	i := install(t)
 
 	run := func(name string, test func(t *testing.T)) { t.Run(name, test) }
+	run("CommandLine", i.testCommandLine)
+	run("ServersStopped", i.testServersStopped)
+	run("Drain", i.testDrain)
 	run("Calls", i.testCalls)
 	run("Held", i.testHeld)
 	run("Limit", i.testLimit)
@@ -19,8 +22,6 @@ func TestInstallation(t *testing.T) {
 	run("UserChanges", i.testUserChanges)
 	run("LeaderKilled", i.testLeaderKilled)
 	run("WorkerKilled", func(t *testing.T) { i.testWorkerKilled(t, killed) })
-	run("ServersStopped", i.testServersStopped)
 	run("DocumentsStopped", i.testDocumentsStopped)
-	run("Drain", i.testDrain)
 	run("Count", i.count)
 }

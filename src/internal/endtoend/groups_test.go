@@ -1,7 +1,6 @@
 package endtoend_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -18,11 +17,7 @@ const second = "gpu" // the name of the second group
 // testGroup makes a second group as docs/operations.md says, uses it, and removes it.
 func (i *installation) testGroup(t *testing.T) {
 	keys := i.keygen(t, "faena-worker", second)
-	text, err := json.Marshal(keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := client.Read[client.Group](i.admin(0).do(t, http.MethodPut, "/v1/groups/"+second, text, "Content-Type", "application/json"))
+	g, err := client.Read[client.Group](i.admin(0).do(t, http.MethodPut, "/v1/groups/"+second, []byte(keys.text), "Content-Type", "application/json"))
 	if err != nil || g.State != client.GroupStatePending {
 		t.Fatalf("the group is %+v, %v", g, err)
 	}

@@ -25,6 +25,9 @@ const (
 	// drainAfter is FAENA_DRAIN_AFTER.
 	drainAfter = 2 * time.Second
 
+	// maxStore is each NATS server's max_file_store, and FAENA_NATS_MAX_STORE.
+	maxStore = 5 << 30
+
 	adminName  = "ops"
 	gatewaySAN = "gateway.faena.test"
 
@@ -33,8 +36,8 @@ const (
 
 var puller = faena.Credentials{Username: "puller", Password: "correct-horse-battery"}
 
-// installation is two APIs behind a gateway, which is the test, two workers of group default, three NATS servers and a document
-// store.
+// installation is two APIs, two workers of group default, three NATS servers and a document store. First the APIs check passwords
+// themselves, later they are behind a gateway, which is the test.
 type installation struct {
 	t             *testing.T // that it lives as long as
 	dir, programs string
@@ -48,6 +51,7 @@ type installation struct {
 	image         string       // of the function
 	keys          publicKeys   // of group default
 	gateway       *http.Client // with the gateway's certificate
+	password      string       // the first admin's
 	ports         []int        // for daemons, that are left
 	network       string       // of the containers
 	ledger        ledger
@@ -55,8 +59,8 @@ type installation struct {
 
 // publicKeys is what keygen prints.
 type publicKeys struct {
-	Nkey      string `json:"nkey"`
-	Recipient string `json:"recipient"`
+	Nkey string `json:"nkey"`
+	text string // as it is printed
 }
 
 // install puts an installation together in the order of docs/operations.md. Everything is gone when the test ends.
@@ -70,8 +74,12 @@ func install(t *testing.T) *installation {
 	if err := os.Chmod(dir, 0o711); err != nil { // containers reach their sockets through it
 		t.Fatal(err)
 	}
-	i := &installation{t: t, dir: dir, init: faenatest.InitBinary(t), programs: buildPrograms(t), ca: faenatest.NewCA(t), gateways: faenatest.NewCA(t), ports: faenatest.Ports(t, 12),
+	i := &installation{t: t, dir: dir, init: faenatest.InitBinary(t), programs: filepath.Join(dir, "bin"), ca: faenatest.NewCA(t), gateways: faenatest.NewCA(t), ports: faenatest.Ports(t, 12),
 		network: "faena-" + strings.ToLower(rand.Text()[:8]), registry: faenatest.Registry(t, faenatest.RegistryOptions{Username: puller.Username, Password: puller.Password})}
+	if err := os.Mkdir(i.programs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	buildPrograms(t, i.programs)
 	engine := faenatest.Engine(t)
 	t.Cleanup(func() { engine.Delete(t, "/networks/"+i.network) })
 	i.image = i.push(t, "say", "v1")
@@ -81,7 +89,7 @@ func install(t *testing.T) *installation {
 
 	apiKeys := i.keygen(t, "faena-api", "api")
 	i.keys = i.keygen(t, "faena-worker", faena.DefaultGroup)
-	i.nats = natstest.StartCluster(t, 3, natstest.Options{CA: i.ca, Authorization: []byte(i.run(t, "faena-api", "nats-config",
+	i.nats = natstest.StartCluster(t, 3, natstest.Options{CA: i.ca, MaxStore: maxStore, Authorization: []byte(i.run(t, "faena-api", "nats-config",
 		"--api-nkey", apiKeys.Nkey, "--group", faena.DefaultGroup+"="+i.keys.Nkey))})
 	i.documents = openDocuments(t, i.ca)
 	for n := range 2 {
@@ -95,11 +103,9 @@ func install(t *testing.T) *installation {
 	for _, d := range append(i.apis, i.workers...) {
 		i.serves(t, d)
 	}
-	i.run(t, "faena-api", "admin", "create", adminName, "--socket", i.socket(i.apis[0].name))
-	keys := client.GroupKeys{Nkey: i.keys.Nkey, Recipient: i.keys.Recipient}
-	if _, err := client.Read[client.Group](i.admin(0).put(t, "/v1/groups/"+faena.DefaultGroup, keys)); err != nil {
-		t.Fatal(err)
-	}
+	i.password = strings.TrimSpace(i.run(t, "faena-api", "admin", "create", adminName, "--socket", i.socket(i.apis[0].name)))
+	i.login(t, 0, adminName, i.password)
+	i.faena(t, i.keys.text, "groups", "put", faena.DefaultGroup, "--keys", "-")
 	for n := range i.apis {
 		i.groupIs(t, n, faena.DefaultGroup, client.GroupStateReady)
 		i.lacksNothing(t, i.apis[n])
@@ -127,7 +133,33 @@ func (i *installation) keygen(t *testing.T, program, name string) (keys publicKe
 	if err := json.Unmarshal([]byte(text), &keys); err != nil {
 		t.Fatalf("%s keygen prints %q: %v", program, text, err)
 	}
+	keys.text = text
 	return keys
+}
+
+// faena is the command line, as the user of a login, by default the admin; it must succeed.
+func (i *installation) faena(t *testing.T, input string, args ...string) string {
+	t.Helper()
+	r := i.tryFaena(t, input, args...)
+	if r.code != 0 {
+		t.Fatalf("faena %q ends with %d: %s", args, r.code, r.errs)
+	}
+	return r.out
+}
+
+func (i *installation) tryFaena(t *testing.T, input string, args ...string) outcome {
+	t.Helper()
+	return command(t, environ(i.dir), input, i.program("faena"), args...)
+}
+
+// login logs a user in at an API, as profile NAME-N; the first one is the default.
+func (i *installation) login(t *testing.T, api int, user, password string) {
+	t.Helper()
+	args := []string{"login", i.apis[api].url, "--user", user, "--cacert", i.ca.File, "--password-stdin"}
+	if user != adminName || api > 0 {
+		args = append(args, "--profile", fmt.Sprintf("%s-%d", user, api))
+	}
+	i.faena(t, password, args...)
 }
 
 func (i *installation) keyDir(name string) string { return filepath.Join(i.dir, "keys-"+name) }
@@ -145,17 +177,24 @@ func (i *installation) shared(role string) []string {
 		"FAENA_REGISTRY_PRIVATE_HOSTS=" + i.registry}
 }
 
-// newAPI makes an API; authentication is by the gateway unless more settings say otherwise.
+// newAPI makes an API that checks passwords itself.
 func (i *installation) newAPI(name string) *daemon {
 	certificate := i.ca.Issue(name)
 	address := i.port()
 	d := &daemon{name: name, program: i.program("faena-api"), operations: i.port(), url: "https://" + address, log: &logBook{}}
-	d.env = environ(i.dir, append(append(i.shared("api"), i.documents.settings()...), "FAENA_INSTANCE="+name, "FAENA_DATA_DIR="+filepath.Join(i.dir, name),
+	d.base = environ(i.dir, append(append(i.shared("api"), i.documents.settings()...), "FAENA_INSTANCE="+name, "FAENA_DATA_DIR="+filepath.Join(i.dir, name),
 		"FAENA_ADMIN_SOCKET="+i.socket(name), "FAENA_LISTEN="+address, "FAENA_OPERATIONS_LISTEN="+d.operations, "FAENA_TLS_CERT_FILE="+certificate.CertFile,
 		"FAENA_TLS_KEY_FILE="+certificate.KeyFile, "FAENA_NATS_REPLICAS=3", "FAENA_DRAIN_AFTER="+drainAfter.String(),
-		"FAENA_AUTH=gateway", "FAENA_AUTH_GATEWAY_CA_FILE="+i.gateways.File, "FAENA_AUTH_GATEWAY_SAN="+gatewaySAN)...)
+		fmt.Sprintf("FAENA_NATS_MAX_STORE=%d", maxStore))...)
+	d.env = append(slices.Clip(d.base), "FAENA_AUTH=local")
 	i.attend(d)
 	return d
+}
+
+// believe makes an API that does not run believe the gateway from its next start on.
+func (i *installation) believe(d *daemon) {
+	d.env = append(slices.Clip(d.base), "FAENA_AUTH=gateway", "FAENA_AUTH_GATEWAY_CA_FILE="+i.gateways.File, "FAENA_AUTH_GATEWAY_SAN="+gatewaySAN)
+	d.believes = true
 }
 
 // newWorker makes a worker of a group, with the keys of a group, which is the same one unless it pretends.
@@ -256,13 +295,24 @@ func (i *installation) groupIs(t *testing.T, api int, name string, want client.G
 	})
 }
 
-// within is faenatest.EventuallyNil for conditions that cost a daemon something: it looks twenty times a second.
+// within is faenatest.EventuallyNil for conditions that cost a daemon something: it looks twenty times a second. What takes long is
+// logged.
 func within(t *testing.T, limit time.Duration, what string, cond func() error) {
 	t.Helper()
+	const long = 3 * time.Second
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	began := time.Now()
+	var last error
 	faenatest.EventuallyNil(t, limit, what, func() error {
 		<-tick.C
-		return cond()
+		err := cond()
+		if err != nil {
+			last = err
+		}
+		return err
 	})
+	if took := time.Since(began); took > long {
+		t.Logf("%v until %s; before: %v", took.Round(100*time.Millisecond), what, last)
+	}
 }

@@ -130,6 +130,7 @@ func (i *installation) testServersStopped(t *testing.T) {
 	stopped := time.Now()
 	i.nats.Stop(one)
 	l.goodSince(t, 30*time.Second, stopped.Add(2*time.Second), "calls go on without one server")
+	i.testDoctor(t, one)
 	i.nats.Start(t, one)
 	i.nats.Settle(t)
 	l.goodSince(t, 20*time.Second, time.Now(), "calls go on with all servers")
@@ -171,6 +172,7 @@ func (i *installation) settled(t *testing.T, who caller, l *trickle) {
 func (i *installation) testDocumentsStopped(t *testing.T) {
 	l := i.startTrickle(t, "lea")
 	lea := i.as(0, "lea")
+	l.goodSince(t, 20*time.Second, time.Now(), "calls are answered") // what was announced is behind us: both APIs remember the function
 	i.documents.stop(t)
 	stopped := time.Now()
 	for n := range i.apis {

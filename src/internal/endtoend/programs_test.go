@@ -17,15 +17,14 @@ import (
 	"faena.dev/faena/internal/faenatest"
 )
 
-// buildPrograms builds the daemons and the command line with the race detector, and returns their directory. It is a cache: the go
-// command links anew only where something has changed, and then replaces the file.
-func buildPrograms(t *testing.T) (dir string) {
+// buildPrograms builds the daemons and the command line with the race detector, into a directory.
+func buildPrograms(t *testing.T, dir string) {
 	t.Helper()
-	dir = filepath.Join(faenatest.CacheDir(t), "race")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	cache := filepath.Join(faenatest.CacheDir(t), "race")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	lock, err := os.OpenFile(filepath.Join(cache, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,12 +32,21 @@ func buildPrograms(t *testing.T) (dir string) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatalf("lock %s: %v", lock.Name(), err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-race", "-buildvcs=false", "-ldflags=-w", "-o", dir, "./cmd/faena-api", "./cmd/faena-worker", "./cmd/faena")
+	// The go command links anew only where something has changed. What runs is a copy: a later build may be of another version.
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-race", "-buildvcs=false", "-ldflags=-w", "-o", cache, "./cmd/faena-api", "./cmd/faena-worker", "./cmd/faena")
 	cmd.Dir = faenatest.SourceDir(t)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the programs: %v: %s", err, out)
 	}
-	return dir
+	for _, name := range []string{"faena-api", "faena-worker", "faena"} {
+		program, err := os.ReadFile(filepath.Join(cache, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), program, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // environ is what every program of an installation has: nothing of the settings that this test may run with.
@@ -76,8 +84,10 @@ type daemon struct {
 	name       string // as the installation knows it: FAENA_INSTANCE or FAENA_WORKER_ID
 	program    string
 	env        []string
-	operations string // address of its operations listener
-	url        string // of an API
+	base       []string // of an API: env without how it authenticates
+	believes   bool     // of an API: it believes the gateway
+	operations string   // address of its operations listener
+	url        string   // of an API
 	log        *logBook
 
 	cmd   *exec.Cmd // nil while it does not run
