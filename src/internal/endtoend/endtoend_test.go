@@ -2,12 +2,15 @@ package endtoend_test
 
 import (
 	"testing"
+	"time"
 )
 
 // TestInstallation goes through the life of one installation. The cases use users of their own, and stand in an order: what ends
 // parts comes after what only uses them.
 func TestInstallation(t *testing.T) {
+	began := time.Now()
 	i := install(t)
+	t.Logf("installed after %v", time.Since(began).Round(100*time.Millisecond))
 
 	run := func(name string, test func(t *testing.T)) { t.Run(name, test) }
 	run("CommandLine", i.testCommandLine)

@@ -57,10 +57,10 @@ func (i *installation) testGroup(t *testing.T) {
 
 // testIntruder starts a worker that says it is of the second group and has the keys of the default group: it can take nothing.
 func (i *installation) testIntruder(t *testing.T, worker *daemon, gil caller) {
-	worker.stop(t)
-	waiting := gil.queue(t, "render", "y")
 	intruder := i.newWorker("4", second, faena.DefaultGroup)
 	intruder.start(t)
+	worker.stop(t)
+	waiting := gil.queue(t, "render", "y")
 	within(t, 20*time.Second, "the intruder says what it lacks", func() error {
 		status, r, err := readiness(t, intruder)
 		if err == nil && (status != http.StatusServiceUnavailable || !contains(r.Missing, "FAENA_NATS_NKEY_FILE")) {
@@ -80,6 +80,7 @@ func (i *installation) testIntruder(t *testing.T, worker *daemon, gil caller) {
 
 // removeGroup removes the group, once nobody uses it.
 func (i *installation) removeGroup(t *testing.T, worker *daemon, gil caller) {
+	worker.terminate(t)
 	remove := func(api int) error {
 		_, err := client.Read[struct{}](i.admin(api).delete(t, "/v1/groups/"+second))
 		return err
@@ -95,7 +96,7 @@ func (i *installation) removeGroup(t *testing.T, worker *daemon, gil caller) {
 			t.Fatal(err)
 		}
 	}
-	worker.stop(t)
+	worker.wait(t)
 	if err := remove(0); err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 const holdFor = 3 * time.Minute
 
 // deployHold deploys a function of that name whose activations run until they are released, and write their parameter then. No two
-// users have one of the same name.
+// users have one of the same name. In the process's arguments it is told from those of other installations on this host.
 func (c caller) deployHold(t *testing.T, name string, change ...func(*client.Spec)) {
 	t.Helper()
 	c.deploy(t, name, func(s *client.Spec) {
@@ -26,12 +26,14 @@ func (c caller) deployHold(t *testing.T, name string, change ...func(*client.Spe
 		for _, fn := range change {
 			fn(s)
 		}
-	}, "hold", name)
+	}, "hold", c.i.held(name))
 }
+
+func (i *installation) held(name string) string { return filepath.Base(i.dir) + "-" + name }
 
 // release releases what runs of such a function now: those activations with one of the parameters, or all where there is none. It
 // signals the processes, which are this host's too.
-func release(t *testing.T, name string, parameters ...string) {
+func (i *installation) release(t *testing.T, name string, parameters ...string) {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -46,7 +48,7 @@ func release(t *testing.T, name string, parameters ...string) {
 			continue // it has ended
 		}
 		for _, p := range parameters {
-			want := functionPath + "\x00hold\x00" + name + "\x00" + p
+			want := functionPath + "\x00hold\x00" + i.held(name) + "\x00" + p
 			if p != "" {
 				want += "\x00"
 			}
@@ -68,7 +70,7 @@ func release(t *testing.T, name string, parameters ...string) {
 func (c caller) finish(t *testing.T, name string, ids ...string) {
 	t.Helper()
 	within(t, 40*time.Second, "what was held has succeeded", func() error {
-		release(t, name)
+		c.i.release(t, name)
 		for _, id := range ids {
 			a, err := c.record(t, id)
 			if err != nil {

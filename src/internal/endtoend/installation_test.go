@@ -91,7 +91,7 @@ func install(t *testing.T) *installation {
 	i.keys = i.keygen(t, "faena-worker", faena.DefaultGroup)
 	i.nats = natstest.StartCluster(t, 3, natstest.Options{CA: i.ca, MaxStore: maxStore, Authorization: []byte(i.run(t, "faena-api", "nats-config",
 		"--api-nkey", apiKeys.Nkey, "--group", faena.DefaultGroup+"="+i.keys.Nkey))})
-	i.documents = openDocuments(t, i.ca)
+	i.documents = openDocuments(t, i.ca, dir)
 	for n := range 2 {
 		i.apis = append(i.apis, i.newAPI(fmt.Sprintf("api-%d", n+1)))
 		i.apis[n].start(t)
@@ -305,7 +305,9 @@ func within(t *testing.T, limit time.Duration, what string, cond func() error) {
 	began := time.Now()
 	var last error
 	faenatest.EventuallyNil(t, limit, what, func() error {
-		<-tick.C
+		if last != nil {
+			<-tick.C
+		}
 		err := cond()
 		if err != nil {
 			last = err

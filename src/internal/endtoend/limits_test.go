@@ -69,7 +69,7 @@ func (i *installation) testFollow(t *testing.T, bob caller, id string) {
 				}
 			}
 			if log.Write(l.Data); log.String() == "holding held-1\n" {
-				release(t, "bobs", "held-1")
+				i.release(t, "bobs", "held-1")
 			}
 		case event == "end":
 			var end client.EndEvent
@@ -100,7 +100,7 @@ func (i *installation) testLimit(t *testing.T) {
 		all := make(chan struct{})
 		go func() { wg.Wait(); close(all) }()
 		for {
-			release(t, "cids")
+			i.release(t, "cids")
 			select {
 			case <-all:
 				return
@@ -127,7 +127,7 @@ func (i *installation) testLimit(t *testing.T) {
 		t.Errorf("with all refused the usage is %+v, %v", usage, err)
 	}
 	for left := limit; left > 0; {
-		release(t, "cids")
+		i.release(t, "cids")
 		select {
 		case a := <-answers:
 			if left--; a.status != http.StatusOK || !strings.HasPrefix(a.body, "call-") {

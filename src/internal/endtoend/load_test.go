@@ -142,16 +142,19 @@ func (i *installation) testServersStopped(t *testing.T) {
 
 	i.nats.StopAll()
 	stopped = time.Now()
-	within(t, 20*time.Second, "calls are refused without servers", func() error {
-		if n, _ := l.refusals(stopped, time.Now()); n == 0 {
-			return fmt.Errorf("none is")
-		}
-		return nil
-	})
+	for _, d := range i.apis {
+		within(t, 20*time.Second, d.name+" is not ready without servers", func() error {
+			status, r, err := readiness(t, d)
+			if err == nil && status != http.StatusServiceUnavailable {
+				err = fmt.Errorf("%d: missing %q", status, r.Missing)
+			}
+			return err
+		})
+	}
 	i.nats.StartAll(t)
-	started := time.Now()
-	l.goodSince(t, 30*time.Second, started, "calls go on when the servers are back")
-	t.Logf("calls went on %v after all servers were back", time.Since(started).Round(100*time.Millisecond))
+	l.goodSince(t, 30*time.Second, time.Now(), "calls go on when the servers are back")
+	n, span = l.refusals(stopped, time.Now())
+	t.Logf("with all servers stopped and started: %d calls answered 503, over %v", n, span.Round(100*time.Millisecond))
 	l.end()
 	i.settled(t, i.as(1, "kim"), l)
 }
@@ -161,9 +164,22 @@ func (i *installation) settled(t *testing.T, who caller, l *trickle) {
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, id := range l.accepted {
-		who.is(t, time.Minute, id, client.StateSucceeded)
-	}
+	within(t, time.Minute, "what was accepted has succeeded", func() error {
+		list, err := who.history(t)
+		if err != nil {
+			return err
+		}
+		states := make(map[string]client.State, len(list))
+		for _, a := range list {
+			states[a.ActivationID] = a.State
+		}
+		for _, id := range l.accepted {
+			if states[id] != client.StateSucceeded {
+				return fmt.Errorf("%s is %q", id, states[id])
+			}
+		}
+		return nil
+	})
 	t.Logf("%d calls were answered well, %d of them 202", len(l.good), len(l.accepted))
 }
 
@@ -175,26 +191,15 @@ func (i *installation) testDocumentsStopped(t *testing.T) {
 	l.goodSince(t, 20*time.Second, time.Now(), "calls are answered") // what was announced is behind us: both APIs remember the function
 	i.documents.stop(t)
 	stopped := time.Now()
+	id, _ := lea.run(t, "load", "meanwhile")
+	var wg sync.WaitGroup // each of these waits for the store for a while
 	for n := range i.apis {
-		within(t, 10*time.Second, i.apis[n].name+" names what is away", func() error {
-			status, r, err := readiness(t, i.apis[n])
-			if err == nil && (status != http.StatusOK || !contains(r.Missing, "documents: ")) {
-				err = fmt.Errorf("%d: missing %q", status, r.Missing)
-			}
-			return err
-		})
-		_, err := client.Read[client.Function](lea.at(n).put(t, "/v1/functions/other", lea.spec(nil, "say", "x")))
-		if f, ok := asFailure(err); !ok || f.Status != http.StatusServiceUnavailable || !f.Retryable || f.Component != "store" {
-			t.Errorf("without documents a change gives %v", err)
-		}
+		wg.Go(func() { i.withoutDocuments(t, lea.at(n)) })
 	}
-	id := lea.queue(t, "load", "meanwhile")
-	if got := lea.other().is(t, 20*time.Second, id, client.StateSucceeded); got.Result.Size != int64(len("done meanwhile")) {
-		t.Errorf("meanwhile the record is %+v", got)
-	}
-	if got := lea.result(t, id); got != "done meanwhile" {
+	if got := lea.other().result(t, id); got != "done meanwhile" {
 		t.Errorf("meanwhile the result is %q", got)
 	}
+	wg.Wait()
 	l.goodSince(t, 20*time.Second, time.Now(), "calls go on without documents")
 	if n, _ := l.refusals(stopped, time.Now()); n > 0 {
 		t.Errorf("%d calls were refused while the documents were away", n)
@@ -208,6 +213,18 @@ func (i *installation) testDocumentsStopped(t *testing.T) {
 	i.settled(t, lea, l)
 	if n, _ := l.refusals(stopped, time.Now()); n > 0 {
 		t.Errorf("%d calls were refused", n)
+	}
+}
+
+// withoutDocuments sees that an API is ready and names what is away, and that it refuses changes. It is no goroutine of the test.
+func (i *installation) withoutDocuments(t *testing.T, lea caller) {
+	_, err := client.Read[client.Function](lea.put(t, "/v1/functions/other", lea.spec(nil, "say", "x")))
+	if f, ok := asFailure(err); !ok || f.Status != http.StatusServiceUnavailable || !f.Retryable || f.Component != "store" {
+		t.Errorf("without documents a change gives %v", err)
+	}
+	status, r, err := readiness(t, i.apis[lea.api])
+	if err != nil || status != http.StatusOK || !contains(r.Missing, "documents: ") {
+		t.Errorf("without documents %s answers %d, missing %q, %v", i.apis[lea.api].name, status, r.Missing, err)
 	}
 }
 

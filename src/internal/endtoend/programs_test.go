@@ -49,9 +49,10 @@ func buildPrograms(t *testing.T, dir string) {
 	}
 }
 
-// environ is what every program of an installation has: nothing of the settings that this test may run with.
+// environ is what every program of an installation has: nothing of the settings that this test may run with. Without GORACE each would
+// sleep for a second before it ends.
 func environ(home string, settings ...string) []string {
-	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "GORACE=halt_on_error=0"}
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "GORACE=atexit_sleep_ms=0"}
 	if host, set := os.LookupEnv("DOCKER_HOST"); set {
 		env = append(env, "DOCKER_HOST="+host)
 	}
