@@ -20,7 +20,7 @@ const (
 	pingsOut  = 2
 	// defaultMaxStore is what the server may keep on disk unless told otherwise.
 	defaultMaxStore = 8 << 30
-	maxMemory       = 256 << 20 // of streams in memory: heartbeats only
+	maxMemory       = 256 << 20 // of streams in memory, of which there are none
 	maxPayload      = 1 << 20
 )
 
