@@ -8,6 +8,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -15,7 +16,7 @@ import (
 func number(n int) string { return fmt.Sprintf("%010d", n) }
 
 // now is the time as every adapter keeps it, in milliseconds.
-func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+func now() time.Time { return clock.Now().Truncate(time.Millisecond) }
 
 // AddRevision implements faena.Documents.
 func (s *Store) AddRevision(ctx context.Context, rev faena.Revision, c faena.Condition) (f faena.Function, created bool, err error) {

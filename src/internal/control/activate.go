@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -89,7 +89,7 @@ func (c *Control) admission(ctx context.Context, fn *deployed, req faena.Activat
 		Function: req.Function, Revision: fn.revision.Number, Digest: fn.revision.Digest,
 		Traceparent: req.Traceparent, RequestID: req.RequestID, Instance: instance,
 		Publication: 1, StartWithinMS: startWithin.Milliseconds(),
-		State: faena.StateQueued, AdmittedAt: time.Now().UTC(),
+		State: faena.StateQueued, AdmittedAt: clock.Now(),
 	}
 	m := &faena.Message{Schema: faena.SchemaVersion, ID: r.ID, Revision: fn.revision,
 		Parameter: faena.Blob{Size: int64(len(req.Parameter)), Inline: req.Parameter}}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -167,7 +168,7 @@ func (a *admission) abandon(ctx context.Context, cause error) error {
 		"The queue did not confirm the activation in time. It will not run; try again.", cause)
 	out.Activation = a.record.ID
 	r := *a.record
-	err := r.Fail(faena.ReasonCancelled, "The queue did not confirm its publication.", time.Now().UTC())
+	err := r.Fail(faena.ReasonCancelled, "The queue did not confirm its publication.", clock.Now())
 	if err == nil {
 		_, err = a.c.o.Bus.UpdateRecord(ctx, &r, a.rev)
 	}

@@ -3,8 +3,8 @@ package control
 import (
 	"context"
 	"errors"
-	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -66,7 +66,7 @@ func (c *Control) endQueued(ctx context.Context, seen *faena.Record, reason faen
 	if r.State != faena.StateQueued {
 		return nil, nil
 	}
-	if err := r.Fail(reason, message, time.Now().UTC()); err != nil {
+	if err := r.Fail(reason, message, clock.Now()); err != nil {
 		return nil, err
 	}
 	if _, err := c.o.Bus.UpdateRecord(ctx, r, rev); errors.Is(err, faena.ErrStale) {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -56,7 +56,7 @@ func (c *Control) revision(ctx context.Context, user string, d faena.Deployment)
 	}
 	rev := faena.Revision{
 		Schema: faena.SchemaVersion, User: user, Function: d.Name, Spec: spec, Digest: image.Digest, Pull: image.Pull,
-		SizeBytes: image.SizeBytes, Config: image.Config, CreatedAt: time.Now().UTC(),
+		SizeBytes: image.SizeBytes, Config: image.Config, CreatedAt: clock.Now(),
 	}
 	if !rev.HasCommand() {
 		return faena.Revision{}, &faena.Error{Kind: faena.KindInvalid, Reason: string(faena.ReasonNoCommand), Component: faena.ComponentFunction,

@@ -280,11 +280,12 @@ func (b *faultyBus) RemoveGroup(ctx context.Context, group string) error {
 	return b.Bus.RemoveGroup(ctx, group)
 }
 
-func (b *faultyBus) Terminal(ctx context.Context, group string, batch int, wait time.Duration, fn func(context.Context, []faena.Record) error) error {
+func (b *faultyBus) Terminal(ctx context.Context, group string, batch int, wait time.Duration, fn func(context.Context, []faena.Record) error,
+	put func(context.Context, *faena.Record) error) error {
 	if err := b.meet("Terminal"); err != nil {
 		return err
 	}
-	return b.Bus.Terminal(ctx, group, batch, wait, fn)
+	return b.Bus.Terminal(ctx, group, batch, wait, fn, put)
 }
 
 // faultyDocuments is a document store that can be away, and whose inserts can fail.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -264,7 +265,7 @@ func (c *Control) PutGroup(ctx context.Context, g faena.Group) (created bool, er
 	if err != nil {
 		return false, err
 	}
-	now := time.Now().UTC()
+	now := clock.Now()
 	g.Schema, g.CreatedAt, g.UpdatedAt, g.ConnectedAt = faena.SchemaVersion, now, now, nil
 	exists := false
 	for _, have := range list {
@@ -389,7 +390,7 @@ func (c *Control) connected(ctx context.Context, workers []faena.Worker) {
 		if !known || !g.Pending() {
 			continue
 		}
-		now := time.Now().UTC()
+		now := clock.Now()
 		err := c.o.Documents.ConnectGroup(ctx, w.Group, now)
 		if w.Group == faena.DefaultGroup && faena.IsKind(err, faena.KindNotFound) {
 			g.ConnectedAt, g.CreatedAt, g.UpdatedAt = &now, now, now

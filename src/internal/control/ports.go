@@ -23,8 +23,10 @@ type Records interface {
 	LiveIDs(ctx context.Context, group string) (map[string][]string, error)
 	// LiveRecords lists what the bucket holds of a user.
 	LiveRecords(ctx context.Context, group, user string) ([]*faena.Record, error)
-	// Terminal hands terminal records to fn in batches until ctx ends, and purges those that fn has taken.
-	Terminal(ctx context.Context, group string, batch int, wait time.Duration, fn func(context.Context, []faena.Record) error) error
+	// Terminal hands terminal records to fn in batches until ctx ends, and purges those that fn has taken. put is given those that
+	// a worker has put back for a later retry; where it fails they come again.
+	Terminal(ctx context.Context, group string, batch int, wait time.Duration, fn func(context.Context, []faena.Record) error,
+		put func(context.Context, *faena.Record) error) error
 }
 
 // Queue is the stream of a group, with one message for each slot in use.
@@ -41,6 +43,42 @@ type Queue interface {
 	DeleteMessage(ctx context.Context, group string, seq uint64) error
 }
 
+// Backlog is what waits in a group beyond the users' limits, or for a retry that is some time off.
+type Backlog interface {
+	// PublishBacklog makes one try: faena.ErrFull, ErrRetry or ErrUnknown. What stands there already is success.
+	PublishBacklog(ctx context.Context, user, group string, publication int, m *faena.Message) error
+	// BacklogByUser counts what waits in a group; BacklogSize, what waits of one user.
+	BacklogByUser(ctx context.Context, group string) (map[string]int, error)
+	BacklogSize(ctx context.Context, group, user string) (int, error)
+	// BacklogMessage reads the message of an activation, BacklogNext the oldest of a user whose sequence is at least from;
+	// KindNotFound where there is none.
+	BacklogMessage(ctx context.Context, group, user, id string) (faena.Waiting, error)
+	BacklogNext(ctx context.Context, group, user string, from uint64) (faena.Waiting, error)
+	// DeleteBacklog removes a message by sequence; one that is gone is no error.
+	DeleteBacklog(ctx context.Context, group string, seq uint64) error
+	// Pending is how many messages of a group's queue no worker has been given yet.
+	Pending(ctx context.Context, group string) (int, error)
+}
+
+// DeadLetters are what nobody will run any more, until somebody decides on it.
+type DeadLetters interface {
+	// DeadLetterIDs lists activations by user; of all users where user is "".
+	DeadLetterIDs(ctx context.Context, group, user string) (map[string][]string, error)
+	// DeadLetter reads one; KindNotFound where there is none, faena.ErrUnreadable or ErrSchema where it means nothing.
+	DeadLetter(ctx context.Context, group, user, id string) (d *faena.DeadLetter, seq uint64, err error)
+	// DeleteDeadLetter removes one by sequence; one that is gone is no error.
+	DeleteDeadLetter(ctx context.Context, group string, seq uint64) error
+}
+
+// Claims are what the users' Idempotency-Keys stand for.
+type Claims interface {
+	// ClaimKey makes a key, of which hash is the hash, stand for claim, and returns what stands there then, with its age by the
+	// server's clock; mine reports whether it is claim.
+	ClaimKey(ctx context.Context, user, hash string, claim *faena.IdempotencyClaim) (there faena.IdempotencyClaim, mine bool, rev uint64, age time.Duration, err error)
+	// DropKey frees a key that stands at revision rev.
+	DropKey(ctx context.Context, user, hash string, rev uint64) error
+}
+
 // Objects is the group's store of what is over faena.MaxInlineBytes.
 type Objects interface {
 	PutObject(ctx context.Context, group, name string, data []byte) error
@@ -53,6 +91,8 @@ type Signals interface {
 	Complete(ctx context.Context, r *faena.Record) error
 	Completed(instance string, fn func(*faena.Record)) (stop func(), err error)
 	RequestCancel(ctx context.Context, group, id string) error
+	// RequestDrain asks a worker to take nothing more, or to take activations again.
+	RequestDrain(ctx context.Context, worker string, drain bool) error
 	FollowLog(group, user, id string, fn func(offset int64, p []byte)) (stop func(), err error)
 	LogSoFar(ctx context.Context, group, id string) (offset int64, p []byte, err error)
 	PublishChanged(kind, user, name string) error
@@ -98,6 +138,9 @@ type Declarations interface {
 type Bus interface {
 	Records
 	Queue
+	Backlog
+	DeadLetters
+	Claims
 	Objects
 	Signals
 	Observed

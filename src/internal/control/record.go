@@ -43,7 +43,7 @@ func (c *Control) record(ctx context.Context, group string) error {
 			c.o.Observer.Recorded(r)
 		}
 		return nil
-	})
+	}, c.file)
 }
 
 // dropMessages deletes messages that a worker left behind when it died between settling and acknowledging. One

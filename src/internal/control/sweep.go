@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -179,7 +180,7 @@ func (c *Control) inSlot(ctx context.Context, r *faena.Record) (bool, error) {
 // throws its result away.
 func (s *sweeper) lose(ctx context.Context, r *faena.Record, rev uint64) error {
 	message := "Its message is not in the queue: the API that admitted it has ended half-way, or the queue has lost it."
-	if err := r.Fail(faena.ReasonWorkerLost, message, time.Now().UTC()); err != nil {
+	if err := r.Fail(faena.ReasonWorkerLost, message, clock.Now()); err != nil {
 		return err
 	}
 	if _, err := s.c.o.Bus.UpdateRecord(ctx, r, rev); errors.Is(err, faena.ErrStale) {

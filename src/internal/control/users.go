@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -43,7 +44,7 @@ func (c *Control) putUser(ctx context.Context, u faena.User) (created bool, err 
 	if err != nil && !faena.IsKind(err, faena.KindNotFound) {
 		return false, err
 	}
-	now := time.Now().UTC()
+	now := clock.Now()
 	u.Schema, u.UpdatedAt, u.CreatedAt = faena.SchemaVersion, now, now
 	if old.Role == faena.RoleAdmin && u.Role != faena.RoleAdmin {
 		err = c.demote(ctx, old, u)
@@ -165,7 +166,7 @@ func (c *Control) DeleteUser(ctx context.Context, name string) error {
 	}
 	if u.Role == faena.RoleAdmin { // the role goes first: it can be given back, what is erased cannot
 		plain := u
-		plain.Role, plain.PasswordHash, plain.UpdatedAt = faena.RoleUser, "", time.Now().UTC()
+		plain.Role, plain.PasswordHash, plain.UpdatedAt = faena.RoleUser, "", clock.Now()
 		if err := c.demote(ctx, u, plain); err != nil {
 			return err
 		}

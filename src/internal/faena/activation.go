@@ -111,6 +111,15 @@ type Timings struct {
 	TotalUS int64 `json:"total_us"` // from the server's timestamp of the message to the settle
 }
 
+// Failure is how an attempt ended that was not the last.
+type Failure struct {
+	Attempt int       `json:"attempt"`
+	Reason  Reason    `json:"reason"`
+	Message string    `json:"message"`
+	Worker  string    `json:"worker"`
+	EndedAt time.Time `json:"ended_at"`
+}
+
 // Record is the one truth about an activation. It lives in the group's bucket while the activation is live, and
 // in the document store afterwards. Every change of it is a compare-and-set.
 type Record struct {
@@ -127,7 +136,13 @@ type Record struct {
 
 	Slot          int   `json:"slot"`            // its subject is Activations.<group>.<user>.<slot>
 	Publication   int   `json:"publication"`     // n of Nats-Msg-Id <id>.<n>
-	StartWithinMS int64 `json:"start_within_ms"` // latest start, after the server's timestamp of the message
+	StartWithinMS int64 `json:"start_within_ms"` // latest start, after the server's timestamp of the message or, in the backlog, the record
+	// Backlogged is true while the activation waits beyond its user's limit, or for a retry that is some time off: it uses no slot
+	// then, and its message is in the backlog, not in the queue.
+	Backlogged bool       `json:"backlogged,omitempty"`
+	NotBefore  *time.Time `json:"not_before,omitempty"` // of a retry: by the servers' clock
+	// Parameter is set where a worker has put the activation back for a later retry, until an API has filed it in the backlog.
+	Parameter *Blob `json:"parameter,omitempty"`
 	// ParameterObject is the parameter's name in the object store where it is too large for the message. The object is
 	// removed when the activation has ended.
 	ParameterObject string `json:"parameter_object,omitempty"`
@@ -139,6 +154,10 @@ type Record struct {
 	Attempt         int    `json:"attempt"`            // 0 until claimed
 	Worker          string `json:"worker,omitempty"`   // who holds or held it
 	Sequence        uint64 `json:"sequence,omitempty"` // stream sequence of the message that was claimed
+	// Failures are the ends of earlier attempts, the first one first.
+	Failures []Failure `json:"failures,omitempty"`
+	// RedrivenFrom is the activation whose dead letter this one was made from.
+	RedrivenFrom string `json:"redriven_from,omitempty"`
 
 	ExitCode        *int     `json:"exit_code,omitempty"`
 	Signal          int      `json:"signal,omitempty"`
@@ -171,6 +190,54 @@ func (r *Record) Claim(worker string, sequence uint64, now time.Time) error {
 	return nil
 }
 
+// Reclaim makes a running record another worker's, which has been given its message (the same sequence) once more since the
+// worker that it names is lost. It fails where the record is not running; the caller has asked Spec.Retry.
+func (r *Record) Reclaim(worker string, now time.Time) error {
+	if r.State != StateRunning {
+		return fmt.Errorf("claim activation %s again: it is %s", r.ID, r.State)
+	}
+	r.fail(ReasonWorkerLost, "The worker "+r.Worker+", which ran it, was lost.", now)
+	r.Worker, r.StartedAt = worker, &now
+	r.Attempt++
+	return nil
+}
+
+// Requeue makes a running record queued for its next attempt, which may start delay from now and must start within
+// StartWithin after that; waited is how long ago by the server's clock its message was published. With a parameter it waits in
+// the backlog and gives up its slot; without one its message stays in its slot and is handed back. It fails where the record is
+// not running.
+func (r *Record) Requeue(reason Reason, message string, delay, waited time.Duration, parameter *Blob, serverNow, now time.Time) error {
+	if r.State != StateRunning {
+		return fmt.Errorf("queue activation %s again: it is %s", r.ID, r.State)
+	}
+	r.fail(reason, message, now)
+	due := serverNow.Add(delay)
+	r.State, r.Worker, r.Sequence, r.StartedAt, r.NotBefore = StateQueued, "", 0, nil, &due
+	r.StartWithinMS += delay.Milliseconds()
+	if parameter == nil {
+		r.StartWithinMS += waited.Milliseconds()
+		return nil
+	}
+	r.Backlogged, r.Parameter = true, parameter
+	return nil
+}
+
+func (r *Record) fail(reason Reason, message string, now time.Time) {
+	r.Failures = append(slices.Clip(r.Failures), Failure{Attempt: r.Attempt, Reason: reason, Message: message, Worker: r.Worker, EndedAt: now})
+}
+
+// Release gives a record of the backlog a slot, for its next publication, age after it was put there by the server's clock. It
+// fails where the record is not in the backlog.
+func (r *Record) Release(slot int, age time.Duration) error {
+	if r.State != StateQueued || !r.Backlogged {
+		return fmt.Errorf("release activation %s: it is %s, and not in the backlog", r.ID, r.State)
+	}
+	r.Slot, r.Backlogged, r.NotBefore, r.Parameter = slot, false, nil, nil
+	r.Publication++
+	r.StartWithinMS = max(0, r.StartWithinMS-age.Milliseconds())
+	return nil
+}
+
 // HeldBy reports whether the record still names this worker and attempt: only then may it go on or settle.
 func (r *Record) HeldBy(worker string, attempt int) bool {
 	return r.State == StateRunning && r.Worker == worker && r.Attempt == attempt
@@ -197,7 +264,7 @@ func (r *Record) end(s State, reason Reason, message string, now time.Time) erro
 		return fmt.Errorf("settle activation %s as %s: it is %q", r.ID, s, r.State)
 	}
 	r.State, r.Reason, r.Message = s, reason, message
-	r.EndedAt = &now
+	r.EndedAt, r.Parameter, r.NotBefore = &now, nil, nil
 	return nil
 }
 
@@ -220,6 +287,35 @@ func (r *Record) TraceID() string {
 	return r.Traceparent[3:35]
 }
 
+// DeadLetter is an activation that nobody will run any more although its user has not been told so in time to do anything about
+// it: it has used up its attempts, or its message cannot be read. It is kept apart from history, with all that it takes to run it
+// again by hand.
+type DeadLetter struct {
+	Schema    int       `json:"schema"`
+	ID        string    `json:"id"` // of the activation
+	User      string    `json:"user"`
+	Group     string    `json:"group"`
+	Function  string    `json:"function,omitempty"`
+	Revision  int       `json:"revision,omitempty"`
+	Reason    Reason    `json:"reason"`
+	Message   string    `json:"message"` // for a person
+	Attempts  int       `json:"attempts"`
+	Worker    string    `json:"worker"` // that has written this
+	Parameter Blob      `json:"parameter"`
+	Raw       []byte    `json:"raw,omitempty"` // the message, where it could not be read
+	At        time.Time `json:"at"`
+}
+
+// IdempotencyClaim is what a user's Idempotency-Key stands for.
+type IdempotencyClaim struct {
+	Schema          int       `json:"schema"`
+	ID              string    `json:"id"` // of the activation
+	Group           string    `json:"group"`
+	Function        string    `json:"function"`
+	ParameterSHA256 string    `json:"parameter_sha256"`
+	ClaimedAt       time.Time `json:"claimed_at"`
+}
+
 // Message is what stands in the stream: all that a worker needs to run an activation. With the record as it was stored
 // before the message, and its revision in the bucket, a first delivery is claimed without reading it.
 type Message struct {
@@ -229,4 +325,13 @@ type Message struct {
 	RecordRevision uint64    `json:"record_revision,omitempty"`
 	Revision       *Revision `json:"revision"`
 	Parameter      Blob      `json:"parameter"`
+}
+
+// Waiting is an activation's message in the backlog.
+type Waiting struct {
+	Message   *Message  // nil where Err is set
+	Err       error     // why it could not be decoded; ErrSchema for another version's
+	User, ID  string    // by the subject
+	Sequence  uint64    // in the stream of the backlog
+	Published time.Time // by the server's clock
 }

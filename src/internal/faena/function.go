@@ -9,7 +9,7 @@ import (
 
 // SchemaVersion is the version of every message, record and document that this build writes. A reader accepts
 // this version and the one before it.
-const SchemaVersion = 1
+const SchemaVersion = 2
 
 // ImageConfig is what Faena needs of an image's own configuration (OCI image spec, config.md).
 type ImageConfig struct {

@@ -29,30 +29,37 @@ func TestGolden(t *testing.T) {
 	code := 3
 	spec := Spec{Image: "registry.example.org/team/resize:1", Command: []string{"/resize"}, Args: []string{"-q"}, Input: InputStdin, TimeoutMS: 5000,
 		MemoryBytes: 128 << 20, CPUs: 0.5, PIDs: 64, ResultLimitBytes: 1 << 20, TmpfsBytes: 64 << 20, Env: map[string]string{"LEVEL": "7"},
-		Isolation: IsolationFresh, Warm: 2, Group: "default", Capabilities: []string{"CHOWN"}, WritableRoot: true, Labels: map[string]string{"team": "images"}}
+		Isolation: IsolationFresh, Warm: 2, Group: "default", Capabilities: []string{"CHOWN"}, WritableRoot: true, Labels: map[string]string{"team": "images"},
+		Retries: 3, RetryOn: []Reason{ReasonTimeout}, RetryDelayMS: 1000, RetryMaxDelayMS: 60_000}
 	config := ImageConfig{Entrypoint: []string{"/entry"}, Cmd: []string{"cmd"}, Env: []string{"PATH=/bin"}, WorkingDir: "/work", User: "1000:1000",
 		Volumes: []string{"/data"}, StopSignal: "SIGTERM"}
-	revision := Revision{Schema: 1, User: "jorgeSD", Function: "resize", Number: 3, Spec: spec, Digest: "sha256:5e",
+	revision := Revision{Schema: 2, User: "jorgeSD", Function: "resize", Number: 3, Spec: spec, Digest: "sha256:5e",
 		Pull: "registry.example.org/team/resize@sha256:5e", SizeBytes: 2 << 20, Config: config, Sealed: []byte{0, 0xff}, CreatedAt: moment}
 	blob := Blob{Size: 3, Inline: []byte{0, 0xff, '\n'}, Object: "out.id.1", Truncated: true, Dropped: 12}
-	record := Record{Schema: 1, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
+	record := Record{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
 		Digest: "sha256:5e", Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", RequestID: "req-1", Instance: "api-1",
-		Slot: 4, Publication: 1, StartWithinMS: 640_000, ParameterObject: "in.id", State: StateFailed, Reason: ReasonExitNonzero, Message: "It exited with 3.",
-		CancelRequested: true, Attempt: 1, Worker: "w1", Sequence: 42, ExitCode: &code, Signal: 9, Warm: true, PeakMemoryBytes: 1 << 20,
+		Slot: 4, Publication: 1, StartWithinMS: 640_000, Backlogged: true, NotBefore: &moment, Parameter: &blob, ParameterObject: "in.id", State: StateFailed, Reason: ReasonExitNonzero, Message: "It exited with 3.",
+		CancelRequested: true, Attempt: 1, Worker: "w1", Sequence: 42,
+		Failures:     []Failure{{Attempt: 1, Reason: ReasonTimeout, Message: "It ran too long.", Worker: "w0", EndedAt: moment}},
+		RedrivenFrom: "01956a3e-0f5b-7cc1-8a2b-0123456789aa", ExitCode: &code, Signal: 9, Warm: true, PeakMemoryBytes: 1 << 20,
 		Remarks: []string{"pids limit met 3 times"}, Result: blob, Log: blob,
 		Timings:    Timings{QueueUS: 1, PullUS: 2, StartUS: 3, RunUS: 4, StoreUS: 5, TotalUS: 6},
 		AdmittedAt: moment, StartedAt: &moment, EndedAt: &moment}
 	for name, v := range map[string]any{
 		"record": &record,
-		"message": &Message{Schema: 1, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", Record: &record, RecordRevision: 41, Revision: &revision,
+		"message": &Message{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", Record: &record, RecordRevision: 41, Revision: &revision,
 			Parameter: blob},
 		"revision": &revision,
-		"function": &Function{Schema: 1, User: "jorgeSD", Name: "resize", Current: 2, Latest: 3, Version: 4, CreatedAt: moment, UpdatedAt: moment},
-		"user": &User{Schema: 1, Name: "jorgeSD", Role: RoleAdmin, Groups: map[string]int{"default": 20}, PasswordHash: "$argon2id$x", Deleted: true,
+		"function": &Function{Schema: 2, User: "jorgeSD", Name: "resize", Current: 2, Latest: 3, Version: 4, CreatedAt: moment, UpdatedAt: moment},
+		"user": &User{Schema: 2, Name: "jorgeSD", Role: RoleAdmin, Groups: map[string]int{"default": 20}, PasswordHash: "$argon2id$x", Deleted: true,
 			CreatedAt: moment, UpdatedAt: moment},
-		"worker": &Worker{Schema: 1, ID: "w1", Group: "default", Host: "host-1", Version: "1.2.3", Places: 3, MemoryBytes: 4 << 30, MilliCPUs: 2000,
+		"worker": &Worker{Schema: 2, ID: "w1", Group: "default", Host: "host-1", Version: "1.2.3", Places: 3, MemoryBytes: 4 << 30, MilliCPUs: 2000,
 			Busy: 1, Containers: 2, Draining: true, NotReady: "The disk is full.", StartedAt: moment, SeenAt: moment},
-		"group": &Group{Schema: 1, Name: "gpu", Nkey: "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4", Recipient: "age1x",
+		"dead_letter": &DeadLetter{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
+			Reason: ReasonWorkerLost, Message: "It was lost.", Attempts: 2, Worker: "w1", Parameter: blob, Raw: []byte{0, 0xff}, At: moment},
+		"idempotency_claim": &IdempotencyClaim{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", Group: "default", Function: "resize",
+			ParameterSHA256: "e3b0", ClaimedAt: moment},
+		"group": &Group{Schema: 2, Name: "gpu", Nkey: "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4", Recipient: "age1x",
 			ConnectedAt: &moment, CreatedAt: moment, UpdatedAt: moment},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,6 +24,15 @@ const (
 	// MaxSlots is the highest limit that a profile may give.
 	MaxSlots = 1000
 
+	// DefaultBacklog is how many activations of a user may wait in a group beyond the limit.
+	DefaultBacklog = 10_000
+	// MaxSlotDelay is the longest delay before a retry during which an activation keeps its slot.
+	MaxSlotDelay = 30 * time.Second
+	// IdempotencyTTL is how long an Idempotency-Key stands for its activation.
+	IdempotencyTTL = 24 * time.Hour
+	// ClaimWithin is how long an Idempotency-Key may stand for an activation that is nowhere, before it is admitted again.
+	ClaimWithin = 30 * time.Second
+
 	// MaxGroups is how many groups of worker hosts an installation may have.
 	MaxGroups = 64
 

@@ -56,7 +56,19 @@ const (
 	MaxTmpfsBytes     = 4 << 30
 
 	MaxWarm = 100
+
+	MaxRetries           = 10
+	DefaultRetryDelay    = time.Second
+	DefaultRetryMaxDelay = 5 * time.Minute
+	MaxRetryDelay        = time.Hour
 )
+
+// retryable are the reasons that a spec may list in RetryOn; the others would be the same again, or are not of a run.
+var retryable = []Reason{ReasonExitNonzero, ReasonImageDenied, ReasonImageNotFound, ReasonKilledBySignal, ReasonOOMKilled,
+	ReasonStartFailed, ReasonTimeout, ReasonWorkerLost}
+
+// DefaultRetryOn is the RetryOn of a spec with retries that does not say for what.
+var DefaultRetryOn = []Reason{ReasonExitNonzero, ReasonKilledBySignal, ReasonStartFailed, ReasonTimeout, ReasonWorkerLost}
 
 // grantable are the capabilities that a spec may ask for; the operator's profile decides which it gets.
 var grantable = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
@@ -81,6 +93,10 @@ type Spec struct {
 	Capabilities     []string          `json:"capabilities,omitempty"`       // given back if the operator's profile allows
 	WritableRoot     bool              `json:"writable_root,omitempty"`      // the container's layer is writable, without a bound
 	Labels           map[string]string `json:"labels,omitempty"`             // the user's own
+	Retries          int               `json:"retries,omitempty"`            // attempts after the first; default 0: at most once
+	RetryOn          []Reason          `json:"retry_on,omitempty"`           // for which reasons; default DefaultRetryOn
+	RetryDelayMS     int64             `json:"retry_delay_ms,omitempty"`     // before the second attempt; doubles; default 1,000
+	RetryMaxDelayMS  int64             `json:"retry_max_delay_ms,omitempty"` // the longest delay; default 300,000; at most 3,600,000
 }
 
 // Timeout is the longest run of one activation, counted from the start of its process.
@@ -97,7 +113,26 @@ func (s Spec) WithDefaults() Spec {
 	setDefault(&s.TmpfsBytes, DefaultTmpfsBytes)
 	setDefault(&s.Isolation, IsolationReuse)
 	setDefault(&s.Group, DefaultGroup)
+	if s.Retries > 0 {
+		if len(s.RetryOn) == 0 {
+			s.RetryOn = slices.Clone(DefaultRetryOn)
+		}
+		setDefault(&s.RetryDelayMS, DefaultRetryDelay.Milliseconds())
+		setDefault(&s.RetryMaxDelayMS, max(s.RetryDelayMS, DefaultRetryMaxDelay.Milliseconds()))
+	}
 	return s
+}
+
+// Retry reports whether an activation whose attempt, the first is 1, has ended for reason is run again, and after how long: the
+// delay doubles with each attempt up to RetryMaxDelayMS. Of it at least half is waited, the rest as jitter, from 0 up to but not 1,
+// says, so that what has failed together does not come back together.
+func (s Spec) Retry(reason Reason, attempt int, jitter float64) (after time.Duration, again bool) {
+	if attempt > s.Retries || !slices.Contains(s.RetryOn, reason) {
+		return 0, false
+	}
+	longest := time.Duration(s.RetryMaxDelayMS) * time.Millisecond
+	delay := min(time.Duration(s.RetryDelayMS)*time.Millisecond<<min(attempt-1, MaxRetries), longest)
+	return delay/2 + time.Duration(jitter*float64(delay/2)), true
 }
 
 func setDefault[T comparable](field *T, value T) {
@@ -137,6 +172,17 @@ func (s Spec) Validate() error {
 	between("result_limit_bytes", s.ResultLimitBytes, 1, MaxResultLimitBytes, "bytes")
 	between("tmpfs_bytes", s.TmpfsBytes, MinTmpfsBytes, MaxTmpfsBytes, "bytes")
 	between("warm", int64(s.Warm), 0, MaxWarm, "containers")
+	between("retries", int64(s.Retries), 0, MaxRetries, "attempts")
+	between("retry_delay_ms", s.RetryDelayMS, 0, MaxRetryDelay.Milliseconds(), "milliseconds")
+	between("retry_max_delay_ms", s.RetryMaxDelayMS, s.RetryDelayMS, MaxRetryDelay.Milliseconds(), "milliseconds")
+	for i, r := range s.RetryOn {
+		if !slices.Contains(retryable, r) {
+			fail(fmt.Sprintf("retry_on[%d]", i), "is %q, must be one of %s", r, joined(retryable))
+		}
+	}
+	if s.Retries == 0 && (len(s.RetryOn) > 0 || s.RetryDelayMS > 0 || s.RetryMaxDelayMS > 0) {
+		fail("retries", "is 0, so retry_on, retry_delay_ms and retry_max_delay_ms mean nothing: give the number of retries")
+	}
 	if math.IsNaN(s.CPUs) || s.CPUs < MinCPUs || s.CPUs > MaxCPUs {
 		fail("cpus", "is %g, must be from %g to %g", s.CPUs, MinCPUs, MaxCPUs)
 	}
@@ -189,6 +235,14 @@ func (s Spec) validateTexts(fail func(field, format string, args ...any)) {
 			fail(fmt.Sprintf("capabilities[%d]", i), "is %q, must be one of %s", c, strings.Join(grantable, ", "))
 		}
 	}
+}
+
+func joined(reasons []Reason) string {
+	words := make([]string, len(reasons))
+	for i, r := range reasons {
+		words[i] = string(r)
+	}
+	return strings.Join(words, ", ")
 }
 
 func sortedKeys(m map[string]string) []string {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"faena.dev/faena/internal/clock"
 )
 
 // The collections of the database. Ids are ranges: a list is one walk from one id.
@@ -109,4 +111,4 @@ func number(n int) string {
 }
 
 // now is the time as every adapter keeps it, in milliseconds.
-func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+func now() time.Time { return clock.Now().Truncate(time.Millisecond) }

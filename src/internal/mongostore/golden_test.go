@@ -38,24 +38,25 @@ func TestGolden(t *testing.T) {
 	rev.Spec.Labels = map[string]string{"example.org/team": "images", "$50%": "a.b"}
 	head, older := must(encode(rev))(t), must(encode(rev))(t)
 	record.Result.Inline, record.Log.Inline = nil, nil // of the payload
+	record.Parameter = nil                             // of what has ended there is none
 	const activation = "jorgeSD/01956a3e-0f5b-7cc1-8a2b-0123456789ab"
 	pruned := moment
 	sums := counts{Completed: 2, Failed: 1, RunUS: 3}
 	for name, v := range map[string]any{
-		"function": &functionDocument{ID: "jorgeSD/resize", Schema: 1, Incarnation: "mf3k2-9x", Group: "default",
+		"function": &functionDocument{ID: "jorgeSD/resize", Schema: 2, Incarnation: "mf3k2-9x", Group: "default",
 			Function: domain[faena.Function](t, "function"), Revision: head},
-		"revision": &revisionDocument{ID: "jorgeSD/resize/mf3k2-9x/0000000003", Schema: 1, Revision: older},
-		"user": &userDocument{ID: "jorgesd", Schema: 1, Granted: []string{"default"}, User: domain[faena.User](t, "user"),
+		"revision": &revisionDocument{ID: "jorgeSD/resize/mf3k2-9x/0000000003", Schema: 2, Revision: older},
+		"user": &userDocument{ID: "jorgesd", Schema: 2, Granted: []string{"default"}, User: domain[faena.User](t, "user"),
 			Erasure: erasureBegun},
-		"group": &groupDocument{ID: "gpu", Schema: 1, Group: domain[faena.Group](t, "group")},
-		"activation": &activationDocument{ID: activation, Schema: 1, Record: must(encode(record))(t), Payload: true, Bytes: 900,
+		"group": &groupDocument{ID: "gpu", Schema: 2, Group: domain[faena.Group](t, "group")},
+		"activation": &activationDocument{ID: activation, Schema: 2, Record: must(encode(record))(t), Payload: true, Bytes: 900,
 			Mark: "+jorgeSD/2026-03"},
-		"pruned":  &activationDocument{ID: activation, Schema: 1, Bytes: 900, Mark: "-jorgeSD/2026-03", PrunedAt: &pruned},
-		"payload": &payloadDocument{ID: activation, Schema: 1, Result: []byte{0, 0xff, '\n'}, Log: []byte("log\n")},
-		"usage": &usageDocument{ID: "jorgeSD/2026-03", Schema: 1, Version: 7, Counts: sums, Bytes: 1800, Hours: map[hour]*counts{"0112": &sums},
+		"pruned":  &activationDocument{ID: activation, Schema: 2, Bytes: 900, Mark: "-jorgeSD/2026-03", PrunedAt: &pruned},
+		"payload": &payloadDocument{ID: activation, Schema: 2, Result: []byte{0, 0xff, '\n'}, Log: []byte("log\n")},
+		"usage": &usageDocument{ID: "jorgeSD/2026-03", Schema: 2, Version: 7, Counts: sums, Bytes: 1800, Hours: map[hour]*counts{"0112": &sums},
 			Counted: []string{"+" + activation}},
-		"schema":  &schemaDocument{ID: schemaID, Schema: 1},
-		"horizon": &horizonDocument{ID: horizonID, Schema: 1, Hour: moment.Truncate(time.Hour)},
+		"schema":  &schemaDocument{ID: schemaID, Schema: 2},
+		"horizon": &horizonDocument{ID: horizonID, Schema: 2, Hour: moment.Truncate(time.Hour)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			raw := must(encode(v))(t)

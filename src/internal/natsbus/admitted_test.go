@@ -70,7 +70,7 @@ func TestBus_Made(t *testing.T) {
 				recorded <- r
 			}
 			return nil
-		})
+		}, nil)
 	}()
 	if r := <-recorded; r.ID != own || r.User != "ana" {
 		t.Errorf("%s of %s was recorded", r.ID, r.User)

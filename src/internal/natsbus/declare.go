@@ -20,6 +20,9 @@ import (
 // duplicateWindow is how long the server remembers a Nats-Msg-Id.
 const duplicateWindow = 2 * time.Minute
 
+// claimsShare is the part of MaxStore, one in so many, that may be taken by what Idempotency-Keys stand for.
+const claimsShare = 32
+
 // objectTTL is the default age at which an object is removed that its record's removal has left behind.
 const objectTTL = 8 * 24 * time.Hour
 
@@ -129,14 +132,15 @@ func (b *Bus) declared() []string {
 // sharedConfigs are the streams that belong to all.
 func (b *Bus) sharedConfigs() []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
-		b.bucket(usersBucket, jetstream.StreamConfig{MaxBytes: 40 << 20}),
+		b.bucket(usersBucket, jetstream.StreamConfig{MaxBytes: 24 << 20}),
+		b.bucket(claimsBucket, jetstream.StreamConfig{MaxBytes: b.o.MaxStore / claimsShare, MaxAge: faena.IdempotencyTTL}),
 		b.bucket(leasesBucket, jetstream.StreamConfig{MaxBytes: 1 << 20, MaxAge: faena.LeaseTTL}),
 	}
 }
 
 // groupConfigs are the streams of a group.
 func (b *Bus) groupConfigs(group string) []jetstream.StreamConfig {
-	return []jetstream.StreamConfig{b.queueConfig(group), b.recordsConfig(group), b.objectsConfig(group), b.beatsConfig(group)}
+	return []jetstream.StreamConfig{b.queueConfig(group), b.backlogConfig(group), b.deadLettersConfig(group), b.recordsConfig(group), b.objectsConfig(group), b.beatsConfig(group)}
 }
 
 // consumer is a durable consumer of a stream.
@@ -183,6 +187,24 @@ func (b *Bus) queueConfig(group string) jetstream.StreamConfig {
 	}
 }
 
+// backlogConfig is the stream of what waits for a slot, oldest first.
+func (b *Bus) backlogConfig(group string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: backlogStream(group), Subjects: []string{backlogSubjects(group)}, Storage: jetstream.FileStorage, Replicas: b.o.Replicas,
+		Discard: jetstream.DiscardNew, MaxMsgsPerSubject: 1, MaxMsgSize: maxPayload, MaxBytes: b.o.backlogBytes(), Duplicates: duplicateWindow,
+	}
+}
+
+// deadLettersConfig is the stream of what nobody will run. It never stops a worker from settling: the oldest make room, and what
+// has become of them is in history.
+func (b *Bus) deadLettersConfig(group string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: deadLettersStream(group), Subjects: []string{deadLetterSubjects(group)}, Storage: jetstream.FileStorage, Replicas: b.o.Replicas,
+		Discard: jetstream.DiscardOld, MaxMsgsPerSubject: 1, MaxMsgSize: maxPayload, MaxBytes: b.o.deadLetterBytes(), MaxAge: b.o.ObjectTTL,
+		Duplicates: min(duplicateWindow, b.o.ObjectTTL),
+	}
+}
+
 // recordsConfig is the bucket of a group's live records. It has no MaxBytes: a full bucket would block every settle. The soft
 // limit is looked after by the APIs (see Fill).
 func (b *Bus) recordsConfig(group string) jetstream.StreamConfig {
@@ -205,9 +227,11 @@ func (b *Bus) objectsConfig(group string) jetstream.StreamConfig {
 }
 
 // The shares of what a group may keep; what the users' counters take is little.
-func (o Options) queueBytes() int64  { return o.GroupStore / 4 }
-func (o Options) objectBytes() int64 { return o.GroupStore / 2 }
-func (o Options) recordBytes() int64 { return o.GroupStore / 4 }
+func (o Options) queueBytes() int64      { return o.GroupStore / 16 * 3 }
+func (o Options) backlogBytes() int64    { return o.GroupStore / 16 * 3 }
+func (o Options) deadLetterBytes() int64 { return o.GroupStore / 16 }
+func (o Options) objectBytes() int64     { return o.GroupStore / 16 * 5 }
+func (o Options) recordBytes() int64     { return o.GroupStore / 16 * 4 }
 
 // bucket is the stream of a bucket, as a client of NATS's key-value store expects it, but for direct gets: those may
 // answer with an older value than the last that was acknowledged; and for rollups: a worker could purge the bucket by one.

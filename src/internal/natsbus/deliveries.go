@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -217,9 +218,10 @@ func (d *Deliveries) delivery(m *nats.Msg, ok bool) (Delivery, error) {
 		return Delivery{}, fmt.Errorf("read a delivery: %w", err)
 	}
 	out.Sequence, out.Published, out.Redelivered = meta.Sequence.Stream, meta.Timestamp, meta.NumDelivered > 1
+	out.User, _, _ = slotOf(m.Subject)
+	out.ID, _ = activationOf(m.Header.Get(headerMsgID))
 	if out.Message, err = d.b.code.decode(m.Data); err != nil {
-		id, _ := activationOf(m.Header.Get(headerMsgID))
-		out.Err = unknownSchema(id, err)
+		out.Err, out.Raw = unknownSchema(out.ID, err), m.Data
 	}
 	return out, nil
 }
@@ -231,9 +233,27 @@ type Delivery struct {
 	Sequence    uint64         // in the stream; a redelivery has the same
 	Redelivered bool           // it was delivered before
 	Published   time.Time      // by the server's clock
+	User        string         // whose slot it is in, also where the message could not be decoded
+	ID          string         // of the activation by the message's header; "" where it has none
+	Raw         []byte         // the message where Err is set
 
 	b     *Bus
 	reply string
+}
+
+// Receipt is what this process, or one that comes after it, hands the message back by: see HandBack.
+func (d Delivery) Receipt() string { return d.reply }
+
+// HandBack hands back what was delivered to a process that is gone; it is delivered again at once. The caller has made sure, by
+// the record, that nobody else holds the message: an answer takes effect on whoever does. It waits for the server's answer.
+func (b *Bus) HandBack(ctx context.Context, receipt string) error {
+	if !strings.HasPrefix(receipt, "$JS.ACK.") {
+		return fmt.Errorf("hand back a message: %q is no receipt", receipt)
+	}
+	if _, err := b.nc.RequestWithContext(ctx, receipt, []byte(nakWord)); err != nil {
+		return fmt.Errorf("hand back a message: %w", err)
+	}
+	return nil
 }
 
 var (

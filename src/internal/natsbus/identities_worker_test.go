@@ -110,7 +110,7 @@ func TestBus_Impostor(t *testing.T) {
 				recorded <- r.ID
 			}
 			return nil
-		})
+		}, nil)
 	}()
 	own := record("ana", 0)
 	own.State = faena.StateSucceeded

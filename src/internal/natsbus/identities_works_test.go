@@ -109,7 +109,7 @@ func (i *installation) activation(t *testing.T, w *natsbus.Bus) {
 		ended <- i.api.Terminal(ctx, otherGroup, 10, time.Millisecond, func(_ context.Context, rs []faena.Record) error {
 			recorded <- rs[0]
 			return nil
-		})
+		}, nil)
 	}()
 	select {
 	case got := <-recorded:

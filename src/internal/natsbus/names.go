@@ -13,11 +13,14 @@ import (
 //
 //	ACTIVATIONS-<group>        stream of Activations.<group>.<user>.<slot>, and Activations.<group>.anchor
 //	                           consumer workers: Activations.<group>.*.*
+//	BACKLOG-<group>            stream of Backlog.<group>.<user>.<id>
+//	DEADLETTERS-<group>        stream of DeadLetters.<group>.<user>.<id>
 //	activations-<group>        bucket, key <user>.<id>, and the key anchor; consumer recorder: keys *.*
 //	objects-<group>            object store: in.<id>, out.<id>.<attempt>, log.<id>.<attempt>
 //	workers-<group>            bucket, key <worker id>
 //	users                      bucket, key <user>.activations.active, .completed, .failed
 //	leases                     bucket, key <lease>
+//	idempotency                bucket, key <user>.<hash of the Idempotency-Key>
 //	Completed.<instance>.<group>, Cancel.<group>.<id>, Logs.<group>.<user>.<id>, LogTail.<group>.<id>,
 //	Changed.<kind>.<user>.<name>, Drain.<worker id>   core subjects
 //	_INBOX.<role>.<daemon>.<random>   where answers to one connection go
@@ -29,6 +32,7 @@ const (
 
 	usersBucket  = "users"
 	leasesBucket = "leases"
+	claimsBucket = "idempotency"
 	// sharedWorkersBucket was that of the heartbeats of all groups.
 	sharedWorkersBucket = "workers"
 
@@ -52,6 +56,9 @@ const (
 
 	// changedSubjects is every Changed.<kind>.<user>.<name>.
 	changedSubjects = "Changed.*.*.*"
+	// drainOrder and resumeOrder are what is said there.
+	drainOrder  = "drain"
+	resumeOrder = "resume"
 	// drainSubjects is every Drain.<worker id>.
 	drainSubjects = "Drain.*"
 
@@ -67,6 +74,27 @@ func queueStream(group string) string        { return "ACTIVATIONS-" + group }
 func queueSubjects(group string) string      { return "Activations." + group + ".*.*" }
 func userSubjects(group, user string) string { return "Activations." + group + "." + user + ".*" }
 func queueAnchor(group string) string        { return "Activations." + group + "." + anchor }
+
+// What waits for a slot, and what nobody will run.
+func backlogStream(group string) string            { return "BACKLOG-" + group }
+func backlogSubjects(group string) string          { return "Backlog." + group + ".*.*" }
+func backlogOf(group, user string) string          { return "Backlog." + group + "." + user + ".*" }
+func backlogSubject(group, user, id string) string { return "Backlog." + group + "." + user + "." + id }
+func deadLettersStream(group string) string        { return "DEADLETTERS-" + group }
+func deadLetterSubjects(group string) string       { return "DeadLetters." + group + ".*.*" }
+func deadLettersOf(group, user string) string      { return "DeadLetters." + group + "." + user + ".*" }
+func deadLetterSubject(group, user, id string) string {
+	return "DeadLetters." + group + "." + user + "." + id
+}
+
+// waitingOf reads user and id from a subject of a backlog, or of dead letters.
+func waitingOf(subject string) (user, id string, ok bool) {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 4 {
+		return "", "", false
+	}
+	return parts[2], parts[3], true
+}
 
 // slotSubject is where the message stands that uses a user's slot.
 func slotSubject(group, user string, slot int) string {
@@ -113,6 +141,7 @@ func workersStream(group string) string     { return bucketStream(workersBucket(
 func workerSubject(group, id string) string { return bucketSubject(workersBucket(group), id) }
 
 func leaseSubject(name string) string            { return bucketSubject(leasesBucket, name) }
+func claimSubject(user, hash string) string      { return bucketSubject(claimsBucket, user+"."+hash) }
 func counterSubject(user, counter string) string { return bucketSubject(usersBucket, user+"."+counter) }
 
 // Objects are kept as a client of NATS's object store expects them: one message of meta, the data in chunks.
@@ -135,6 +164,7 @@ func completedSubject(instance, group string) string { return "Completed." + ins
 func completedSubjects(instance string) string       { return "Completed." + instance + ".*" }
 func cancelSubject(group, id string) string          { return "Cancel." + group + "." + id }
 func cancelSubjects(group string) string             { return "Cancel." + group + ".*" }
+func drainSubject(worker string) string              { return "Drain." + worker }
 func logSubject(group, user, id string) string       { return "Logs." + group + "." + user + "." + id }
 func logTailSubject(group, id string) string         { return "LogTail." + group + "." + id }
 func logTailSubjects(group string) string            { return "LogTail." + group + ".*" }

@@ -39,6 +39,7 @@ func workerSends(group string) []grant {
 	}
 	return append(sends,
 		grant{workerSubject(group, "*"), "says that it is there,"},
+		grant{deadLetterSubjects(group), "writes down what nobody will run,"},
 		grant{completedSubject("*", group), "how an activation has ended,"},
 		grant{logSubject(group, "*", "*"), "and what it writes."},
 	)
@@ -69,6 +70,7 @@ func apiSends() []grant {
 		grant{ackSubjects("*", recorderConsumer), "and acknowledges them;"},
 		grant{queueSubjects("*"), "queues activations,"},
 		grant{queueAnchor("*"), "and moves the anchors of the queues;"},
+		grant{backlogSubjects("*"), "lets them wait for a slot,"},
 		grant{bucketSubjects("*"), "writes records, counters and leases,"},
 		grant{allObjects[0], "and objects;"},
 		grant{allObjects[1], "and objects;"},

@@ -75,13 +75,17 @@ func (b *Bus) SlotMessage(ctx context.Context, group, user string, slot int) (id
 
 // DeleteMessage removes a message by sequence; one that is gone is no error.
 func (b *Bus) DeleteMessage(ctx context.Context, group string, seq uint64) error {
+	return b.deleteMessage(ctx, queueStream(group), seq)
+}
+
+func (b *Bus) deleteMessage(ctx context.Context, stream string, seq uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
 	in := struct {
 		Sequence uint64 `json:"seq"`
 		NoErase  bool   `json:"no_erase"`
 	}{seq, true}
-	if err := b.ask(ctx, api("STREAM.MSG.DELETE", queueStream(group)), in, nil); err != nil && !missing(err) {
+	if err := b.ask(ctx, api("STREAM.MSG.DELETE", stream), in, nil); err != nil && !missing(err) {
 		return fmt.Errorf("delete message %d: %w", seq, outcome(err))
 	}
 	return nil
@@ -100,6 +104,10 @@ func (b *Bus) Fill(ctx context.Context, group string) (fraction float64, what st
 	if err != nil {
 		return 0, "", 0, err
 	}
+	backlog, err := b.state(ctx, backlogStream(group), "")
+	if err != nil {
+		return 0, "", 0, err
+	}
 	objects, err := b.state(ctx, objectsStream(group), "")
 	if err != nil {
 		return 0, "", 0, err
@@ -114,6 +122,7 @@ func (b *Bus) Fill(ctx context.Context, group string) (fraction float64, what st
 		of   int64
 	}{
 		{"the queue of group " + group, queue.Bytes, b.o.queueBytes()},
+		{"the backlog of group " + group, backlog.Bytes, b.o.backlogBytes()},
 		{"the bucket of live records of group " + group, live.Bytes, b.o.recordBytes()},
 		{"the object store of group " + group, objects.Bytes, b.o.objectBytes()},
 		// All replicas are counted. One server holds one of each at most: this is what it may have come to.

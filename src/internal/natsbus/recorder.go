@@ -29,8 +29,12 @@ const (
 // those that fn has taken, until ctx ends. At least once: what fn was given comes again where it failed, or where this
 // process ends before the purge. All APIs share one consumer. A record that cannot be decoded stays in the bucket: a
 // warning is logged once, and it is offered again every unreadablePause, for an API that reads it.
-func (b *Bus) Terminal(ctx context.Context, group string, batch int, wait time.Duration, fn func(context.Context, []faena.Record) error) error {
-	r := recorder{b: b, group: group, fn: fn, inbox: b.nc.NewInbox()}
+//
+// put is given each record that a worker has put back for a later retry (faena.Record.Parameter), to file it in the backlog. It may
+// be given one again; where it fails the record comes again after a minute, or the leader finds it.
+func (b *Bus) Terminal(ctx context.Context, group string, batch int, wait time.Duration, fn func(context.Context, []faena.Record) error,
+	put func(context.Context, *faena.Record) error) error {
+	r := recorder{b: b, group: group, fn: fn, put: put, inbox: b.nc.NewInbox()}
 	var err error
 	if r.sub, err = b.nc.SubscribeSync(r.inbox); err != nil {
 		return fmt.Errorf("subscribe to the records of group %s: %w", group, err)
@@ -66,6 +70,7 @@ type recorder struct {
 	b     *Bus
 	group string
 	fn    func(context.Context, []faena.Record) error
+	put   func(context.Context, *faena.Record) error
 	// sub gets what all pulls bring. It is one for all, unlike in the library's fetches: what comes late, since the servers are
 	// busy, would be lost there until recorderAckWait is over.
 	inbox string
@@ -107,14 +112,14 @@ func (r *recorder) batch(ctx context.Context, size int, wait time.Duration) erro
 		return nil
 	case <-time.After(wait):
 	}
-	for done := r.take(nil, first[0]); ; done = nil {
+	for done := r.take(ctx, nil, first[0]); ; done = nil {
 		want := max(size-len(done), 1)
 		msgs, err := r.pull(ctx, want, 0)
 		if err != nil {
 			r.b.log.Debug("a batch of records was cut short", "group", r.group, "error", err) // what came is recorded
 		}
 		for _, m := range msgs {
-			done = r.take(done, m)
+			done = r.take(ctx, done, m)
 		}
 		if len(done) > 0 {
 			if err := r.record(ctx, done); err != nil {
@@ -159,12 +164,18 @@ func (r *recorder) pull(ctx context.Context, n int, within time.Duration) (msgs 
 }
 
 // take adds a message of a terminal record. A live record's message is acknowledged: its next version is another one.
-func (r *recorder) take(done []ended, m *nats.Msg) []ended {
+func (r *recorder) take(ctx context.Context, done []ended, m *nats.Msg) []ended {
 	rec, err := r.b.recordAt(m.Subject, m.Data)
 	switch {
 	case err != nil:
 		r.putBack(m, err)
 	case !rec.State.Terminal():
+		if rec.Backlogged && rec.Parameter != nil && r.put != nil {
+			if err := r.put(ctx, rec); err != nil {
+				r.b.log.Warn("an activation could not be put into the backlog for its retry; it is tried again", "activation_id", rec.ID, "error", err)
+				break
+			}
+		}
 		r.answer(m.Ack())
 	default:
 		done = append(done, ended{m, rec})

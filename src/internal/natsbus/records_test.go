@@ -105,7 +105,7 @@ func TestBus_Terminal(t *testing.T) {
 				taken[r.ID]++
 			}
 			return nil
-		}); err != nil {
+		}, nil); err != nil {
 			t.Error(err)
 		}
 	})

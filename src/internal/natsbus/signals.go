@@ -62,6 +62,30 @@ func (b *Bus) Cancels(group string, fn func(id string)) (stop func(), err error)
 	return b.subscribe(cancelSubjects(group), func(m *nats.Msg) { fn(lastToken(m.Subject)) })
 }
 
+// RequestDrain asks a worker to take nothing more, or, with drain false, to take activations again. It is a hint: the worker's
+// heartbeat says whether it has been heard.
+func (b *Bus) RequestDrain(_ context.Context, worker string, drain bool) error {
+	order := resumeOrder
+	if drain {
+		order = drainOrder
+	}
+	return b.nc.Publish(drainSubject(worker), []byte(order))
+}
+
+// Drains calls fn with each such request to a worker, until stop is called.
+func (b *Bus) Drains(worker string, fn func(drain bool)) (stop func(), err error) {
+	return b.subscribe(drainSubject(worker), func(m *nats.Msg) {
+		switch string(m.Data) {
+		case drainOrder:
+			fn(true)
+		case resumeOrder:
+			fn(false)
+		default:
+			b.log.Warn("a worker was asked for something that it does not know", "subject", m.Subject)
+		}
+	})
+}
+
 // PublishLog sends a piece of a running activation's log that begins at offset. It does not wait.
 func (b *Bus) PublishLog(group, user, id string, offset int64, data []byte) error {
 	return b.nc.PublishMsg(&nats.Msg{Subject: logSubject(group, user, id), Data: data, Header: offsetHeader(offset)})

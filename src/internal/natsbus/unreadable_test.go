@@ -106,7 +106,7 @@ func TestBus_Unreadable_Removed(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- b.Terminal(ctx, group, 10, time.Millisecond, func(context.Context, []faena.Record) error { return nil })
+		ended <- b.Terminal(ctx, group, 10, time.Millisecond, func(context.Context, []faena.Record) error { return nil }, nil)
 	}()
 	defer func() { stop(); noError(t, <-ended) }()
 	want := []string{fmt.Sprintf("queue ana/%s %d", id, otherSchema), fmt.Sprintf("records ana/%s %d", id, otherSchema)}
@@ -200,7 +200,7 @@ func TestBus_Terminal_OtherVersion(t *testing.T) {
 				recorded = append(recorded, r.ID)
 			}
 			return nil
-		})
+		}, nil)
 	})
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	faenatest.EventuallyNil(t, 20*time.Second, "all others are recorded", func() error {

@@ -4,9 +4,12 @@ import (
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/google/uuid"
+
+	"faena.dev/faena/internal/clock"
 )
 
 // IDs makes ids of activations that show which user and group they were made for, to who has the key and to nobody else
@@ -32,6 +35,9 @@ func (s *IDs) New(user, group string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(clock.Now().UnixMilli()))
+	copy(id[:6], ms[2:])
 	copy(id[len(id)-macBytes:], s.mac(id, user, group))
 	return id.String(), nil
 }

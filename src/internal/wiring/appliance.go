@@ -15,6 +15,7 @@ import (
 
 	"faena.dev/faena/internal/boltstore"
 	"faena.dev/faena/internal/buildinfo"
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/config"
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/natsbus"
@@ -94,7 +95,7 @@ func (a *Appliance) open(ctx context.Context) (err error) {
 	}
 	rules := RulesOf(a.c.Registries)
 	rules.PrivateHosts = append(rules.PrivateHosts, a.RegistryAddress()) // our own, on loopback
-	now := time.Now().UTC()
+	now := clock.Now()
 	if a.api, err = NewAPI(APIOptions{Serve: a.c.Serve, Limits: a.c.Limits, Registries: rules, Retention: a.c.Retention,
 		Default: faena.Group{Recipient: identity.Recipient(), ConnectedAt: &now, CreatedAt: now, UpdatedAt: now}, SingleHost: true,
 		Bus: a.apiBus, Documents: a.store, Kind: "bbolt", Identity: identity, Metrics: a.metrics, Logger: a.log}); err != nil {

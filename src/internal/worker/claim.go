@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -108,7 +109,7 @@ func (w *Worker) read(ctx context.Context, a *activation) (*faena.Record, uint64
 func (w *Worker) claim(ctx context.Context, a *activation, rec *faena.Record, rev uint64) (verdict, *faena.Record, uint64, error) {
 	for pause := firstPause; ; pause = next(pause) {
 		mine := *rec
-		if err := mine.Claim(w.o.ID, a.delivery.Sequence, time.Now().UTC()); err != nil {
+		if err := mine.Claim(w.o.ID, a.delivery.Sequence, clock.Now()); err != nil {
 			return drop, nil, 0, err
 		}
 		newRev, err := w.update(ctx, &mine, rev)

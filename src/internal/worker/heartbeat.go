@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -39,7 +40,7 @@ func (w *Worker) Describe() faena.Worker {
 	d := faena.Worker{Schema: faena.SchemaVersion, ID: w.o.ID, Group: w.o.Group, Host: w.o.Host, Version: w.o.Version,
 		Places: w.o.Capacity.Places, MemoryBytes: w.o.Capacity.MemoryBytes, MilliCPUs: w.o.Capacity.MilliCPUs,
 		Busy: int(w.busy.Load()), Containers: s.Starting + s.Idle + s.Busy, NotReady: w.gate.notReady(),
-		StartedAt: w.started.UTC(), SeenAt: time.Now().UTC()}
+		StartedAt: w.started.UTC(), SeenAt: clock.Now()}
 	select {
 	case <-w.draining:
 		d.Draining = true

@@ -13,6 +13,11 @@ type Bus interface {
 	Objects
 	Signals
 	Presence
+	// PutDeadLetter writes down what nobody will run; a second one of the same activation replaces the first.
+	PutDeadLetter(ctx context.Context, d *faena.DeadLetter) error
+	// HandBack hands back what was delivered to a process that is gone, by the Receipt of that delivery. The caller has made sure
+	// that nobody else holds the message.
+	HandBack(ctx context.Context, receipt string) error
 }
 
 // Records is the bucket of live records. Every change is a compare-and-set on the record's revision.
@@ -40,6 +45,8 @@ type Signals interface {
 	Complete(ctx context.Context, r *faena.Record) error
 	// Cancels calls fn for each activation whose cancellation is asked for.
 	Cancels(group string, fn func(id string)) (stop func(), err error)
+	// Drains calls fn when this worker is asked to take nothing more, or to take activations again.
+	Drains(worker string, fn func(drain bool)) (stop func(), err error)
 	// PublishLog sends a piece of a running activation's log that begins at offset. It does not wait.
 	PublishLog(group, user, id string, offset int64, data []byte) error
 	// ServeLogs answers who asks for the log so far; fn's ok is false for an activation that is not held here.
@@ -66,10 +73,15 @@ type Delivery struct {
 	Sequence    uint64         // in the stream; a redelivery has the same
 	Redelivered bool           // it was delivered before
 	Published   time.Time      // by the server's clock
+	User        string         // whose slot it is in, also where Err is set
+	ID          string         // of the activation, also where Err is set; "" where the message has none
+	Raw         []byte         // the message where Err is set
 }
 
 // Acker answers for one delivery. Each method waits for the server's confirmation, Nak excepted.
 type Acker interface {
+	// Receipt is what HandBack takes.
+	Receipt() string
 	// Confirm says that the message is still being worked on.
 	Confirm(ctx context.Context) error
 	// DoubleAck removes the message from the stream; the user's slot is free when it returns nil.

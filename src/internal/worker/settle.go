@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -48,7 +49,7 @@ func (w *Worker) settleUnrun(a *activation, rec *faena.Record, rev uint64, reaso
 			if r.StartedAt != nil { // by another worker: since then it was not in the queue
 				r.Timings.QueueUS = max(0, r.StartedAt.Sub(r.AdmittedAt)).Microseconds()
 			}
-			return r.Fail(reason, message, time.Now().UTC())
+			return r.Fail(reason, message, clock.Now())
 		},
 		mine: func(r *faena.Record) bool {
 			return r.State == seen.State && r.Attempt == seen.Attempt && r.Worker == seen.Worker
@@ -93,9 +94,9 @@ func (w *Worker) settleRun(a *activation, out outcome) {
 			r.Timings = w.timings(a, r.Timings)
 			r.Timings.RunUS, r.Timings.StoreUS = out.runUS, storeUS
 			if out.reason == "" {
-				return r.Succeed(time.Now().UTC())
+				return r.Succeed(clock.Now())
 			}
-			return r.Fail(out.reason, out.message, time.Now().UTC())
+			return r.Fail(out.reason, out.message, clock.Now())
 		},
 		mine: func(r *faena.Record) bool { return r.HeldBy(w.o.ID, rec.Attempt) },
 	})

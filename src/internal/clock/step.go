@@ -1,0 +1,7 @@
+//go:build !failpoints
+
+package clock
+
+import "time"
+
+func step() time.Duration { return 0 }
