@@ -179,12 +179,13 @@ func (r *Record) StartWithin() time.Duration {
 }
 
 // Claim turns a queued record into a running one of worker, for the message with the given stream sequence.
-// It fails where the record is not queued; the caller stores the change by compare-and-set.
+// It fails where the record is not queued, or waits in the backlog: then the message is an old one. The caller stores the change by
+// compare-and-set.
 func (r *Record) Claim(worker string, sequence uint64, now time.Time) error {
-	if r.State != StateQueued {
-		return fmt.Errorf("claim activation %s: it is %s", r.ID, r.State)
+	if r.State != StateQueued || r.Backlogged {
+		return fmt.Errorf("claim activation %s: it is %s, in the backlog: %v", r.ID, r.State, r.Backlogged)
 	}
-	r.State, r.Worker, r.Sequence = StateRunning, worker, sequence
+	r.State, r.Worker, r.Sequence, r.NotBefore = StateRunning, worker, sequence, nil
 	r.Attempt++
 	r.StartedAt = &now
 	return nil

@@ -6,7 +6,8 @@
 //
 //	            claim              settle
 //	queued ─────────────► running ─────────► succeeded | failed | timed_out | cancelled | lost
-//	  │
+//	  │ ▲                    │
+//	  │ └────────────────────┘ another attempt
 //	  └──────────────────────────────────────────────► failed | cancelled | lost
 //
 // A terminal state is never left. All changes of a stored Record are compare-and-set by whoever makes them.
