@@ -7,6 +7,7 @@ import (
 
 	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 // Activate admits an activation and, unless it is asynchronous, waits for its end. It returns the terminal record,
@@ -44,6 +45,7 @@ func (c *Control) Activate(ctx context.Context, req faena.ActivationRequest) (fa
 	if err != nil {
 		return faena.Record{}, err
 	}
+	failpoint.Hit("api/before-answer")
 	return *r, nil
 }
 

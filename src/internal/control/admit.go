@@ -7,6 +7,7 @@ import (
 
 	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 // admission is one activation on its way in: a record, then a message in a slot (design section 3, steps 1 and 2).
@@ -56,6 +57,7 @@ func (a *admission) store(ctx context.Context) error {
 			a.forget(ctx) // part of it may be there
 			return a.unavailable(err)
 		}
+		failpoint.Hit("api/parameter-stored")
 	}
 	for pause := newPause(); ; {
 		rev, err := a.c.o.Bus.CreateRecord(ctx, a.record)
@@ -63,6 +65,7 @@ func (a *admission) store(ctx context.Context) error {
 			return faena.Unavailable(faena.ComponentQueue, "id_taken", "Another activation has the same id. Try again.", err)
 		}
 		if err == nil {
+			failpoint.Hit("api/record-created")
 			a.rev = rev
 			a.c.tally.created.Add(1)
 			return nil
@@ -84,6 +87,7 @@ func (a *admission) publish(ctx context.Context) error {
 		_, _, err := a.c.o.Bus.Publish(ctx, r.User, r.Group, r.Slot, r.Publication, a.message)
 		switch {
 		case err == nil, errors.Is(err, faena.ErrSlotTaken) && sent && a.stored(ctx):
+			failpoint.Hit("api/published")
 			a.slots.occupied(r.Slot)
 			return nil
 		case errors.Is(err, faena.ErrSlotTaken) && !sent:
@@ -132,6 +136,7 @@ func (a *admission) move(ctx context.Context, moved *int) error {
 	if err != nil {
 		return a.unavailable(err)
 	}
+	failpoint.Hit("api/slot-changed")
 	a.rev = rev
 	return nil
 }
@@ -152,6 +157,7 @@ func (a *admission) forget(ctx context.Context) {
 	} else if a.rev != 0 {
 		a.c.tally.removed.Add(1)
 	}
+	failpoint.Hit("api/record-forgotten")
 	if a.message.Parameter.Object != "" {
 		if err := a.c.o.Bus.DeleteObject(ctx, r.Group, a.message.Parameter.Object); err != nil {
 			a.c.logOf(r).Warn("the parameter of a refused activation could not be removed", "error", err)
@@ -172,6 +178,7 @@ func (a *admission) abandon(ctx context.Context, cause error) error {
 	if err == nil {
 		_, err = a.c.o.Bus.UpdateRecord(ctx, &r, a.rev)
 	}
+	failpoint.Hit("api/abandoned")
 	if err != nil {
 		out.OutcomeUnknown, out.Reason = true, "outcome_unknown"
 		out.Message = "The queue did not confirm the activation in time: it may run or not. Ask for it by its id before trying again."

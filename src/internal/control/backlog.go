@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 // file puts into the backlog what a worker has put back for a later retry: only APIs publish. It may be called again for the same
@@ -18,5 +19,6 @@ func (c *Control) file(ctx context.Context, r *faena.Record) error {
 	if err := c.o.Bus.PublishBacklog(ctx, r.User, r.Group, r.Publication, m); err != nil {
 		return fmt.Errorf("file activation %s: %w", r.ID, err)
 	}
+	failpoint.Hit("recorder/filed")
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 // casTries bounds how often a change of a record is tried again because somebody else changed it first.
@@ -41,6 +42,7 @@ func (c *Control) Cancel(ctx context.Context, user, id string) (faena.Record, er
 				} else if err != nil {
 					return faena.Record{}, queueError(err)
 				}
+				failpoint.Hit("api/cancel-asked")
 			}
 			// A hint; the worker also sees the flag when it next reads the record.
 			if err := c.o.Bus.RequestCancel(ctx, r.Group, id); err != nil {
@@ -74,10 +76,12 @@ func (c *Control) endQueued(ctx context.Context, seen *faena.Record, reason faen
 	} else if err != nil {
 		return nil, queueError(err)
 	}
+	failpoint.Hit("api/queued-ended")
 	if err := c.dropMessage(ctx, r); err != nil {
 		// It frees its slot when a worker meets it: a terminal record is acknowledged, never run.
 		c.logOf(r).Warn("the message of an ended activation stays until a worker meets it", "error", err)
 	}
+	failpoint.Hit("api/message-dropped")
 	if err := c.o.Bus.Complete(ctx, r); err != nil {
 		c.logOf(r).Warn("the end of an activation could not be announced", "error", err)
 	}

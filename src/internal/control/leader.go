@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 // leaderLease is the lease of the instance that leads.
@@ -22,6 +23,7 @@ func (c *Control) lead(ctx context.Context) error {
 		began := time.Now()
 		rev, held, err := c.o.Bus.HoldLease(ctx, leaderLease, c.o.Instance, 0)
 		if err == nil && held {
+			failpoint.Hit("leader/lease-taken")
 			c.term(ctx, rev, began.Add(faena.LeaseTTL))
 		}
 		if err := sleep(ctx, faena.LeaseEvery); err != nil {

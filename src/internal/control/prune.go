@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 // pruneBatch is how many records are removed at once.
@@ -58,6 +59,7 @@ func (c *Control) pruneBefore(ctx context.Context, before time.Time) (total int,
 	defer c.horizon.forget()
 	for more := true; more; {
 		removed, err := c.o.Documents.Prune(ctx, before, pruneBatch)
+		failpoint.Hit("leader/history-removed")
 		c.dropResults(ctx, removed) // also of what was removed before it failed
 		if err != nil {
 			return total, err

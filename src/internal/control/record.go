@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 const (
@@ -28,14 +29,18 @@ const (
 // inserted again is left as it is. While the store is away the bucket keeps them.
 func (c *Control) record(ctx context.Context, group string) error {
 	return c.o.Bus.Terminal(ctx, group, recordBatch, recordWait, func(ctx context.Context, batch []faena.Record) error {
+		failpoint.Hit("recorder/before-insert")
 		if err := c.o.Documents.Insert(ctx, batch); err != nil {
 			return err
 		}
+		failpoint.Hit("recorder/inserted")
 		// Whatever ends meanwhile: the records are purged next, and then nobody knows what belonged to them.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropFor)
 		defer cancel()
 		c.dropMessages(ctx, group, batch)
+		failpoint.Hit("recorder/messages-dropped")
 		c.dropParameters(ctx, group, batch)
+		failpoint.Hit("recorder/before-purge")
 		for i := range batch {
 			r := &batch[i]
 			c.tally.recorded.Add(1)
@@ -221,6 +226,7 @@ func (p *projection) put(ctx context.Context, user, name string, n int64) error 
 	if err := p.c.o.Bus.PutCounter(ctx, user, name, n); err != nil {
 		return err
 	}
+	failpoint.Hit("leader/counter-written")
 	p.written[k] = n
 	return nil
 }

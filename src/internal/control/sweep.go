@@ -11,6 +11,7 @@ import (
 
 	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 const (
@@ -155,6 +156,7 @@ func (s *sweeper) remind(ctx context.Context, r *faena.Record, rev uint64) error
 	if _, err := s.c.o.Bus.UpdateRecord(ctx, r, rev); err != nil && !errors.Is(err, faena.ErrStale) {
 		return err
 	}
+	failpoint.Hit("leader/recorder-reminded")
 	return nil
 }
 
@@ -188,6 +190,7 @@ func (s *sweeper) lose(ctx context.Context, r *faena.Record, rev uint64) error {
 	} else if err != nil {
 		return err
 	}
+	failpoint.Hit("leader/lost-recorded")
 	s.c.o.Observer.Swept(faena.ReasonWorkerLost)
 	s.c.logOf(r).Warn("an activation without a message was settled as lost", "user", r.User, "function", r.Function)
 	if err := s.c.o.Bus.Complete(ctx, r); err != nil {
@@ -243,6 +246,7 @@ func (s *sweeper) message(ctx context.Context, group, user string, slot int) err
 	if err := s.c.o.Bus.DeleteMessage(ctx, group, seq); err != nil {
 		return err
 	}
+	failpoint.Hit("leader/message-deleted")
 	s.c.slots.of(group, user).free(slot)
 	s.c.log.Warn("the message of an activation that has ended was removed", "activation_id", id, "group", group, "user", user)
 	return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 // chunkBytes is how much of an object one message holds.
@@ -50,6 +51,7 @@ func (b *Bus) PutObject(ctx context.Context, group, name string, data []byte) er
 	info := objectInfo{Name: name, Bucket: objectsBucket(group), NUID: rand.Text(), Size: len(data), Digest: digestOf(data)}
 	info.Options.MaxChunkSize = chunkBytes
 	if info.Chunks, err = b.putChunks(ctx, chunksSubject(group, info.NUID), data); err == nil {
+		failpoint.Hit("bus/chunks-stored")
 		err = b.putMeta(ctx, group, &info)
 	}
 	if err != nil {

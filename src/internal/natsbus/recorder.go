@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 const (
@@ -226,6 +227,7 @@ func (r *recorder) record(ctx context.Context, done []ended) error {
 				r.failed = append(r.failed, d)
 				return err
 			}
+			failpoint.Hit("recorder/record-purged")
 			r.answer(d.msg.Ack())
 			return nil
 		})

@@ -29,6 +29,7 @@ var mayStartFromNothing = map[string]string{
 var mayReadEnvironment = map[string]string{
 	"internal/config/*":     "it is the settings",
 	"cmd/*":                 "a program hands its environment to config, and the command line has variables of its own",
+	"internal/failpoint/*":  "what is armed, in a build with the tag failpoints alone: no released program reads it",
 	"internal/tools/*":      "tools of the build run in the environment of make",
 	"internal/faenatest/*":  "tests use the Docker Engine that DOCKER_HOST names",
 	"internal/ferrettest/*": "tests use the MongoDB that FAENA_TEST_MONGODB_URI names",

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"faena.dev/faena/internal/failpoint"
 )
 
 // Listener waits for the init of one container.
@@ -172,6 +174,7 @@ func (c *Conn) Run(ctx context.Context, start Start, stdin []byte, out func(stre
 	} else {
 		go func() { defer close(fed); c.feed(r, rest) }()
 	}
+	failpoint.Hit("worker/start-sent")
 	end := <-r.done
 	r.over.Store(true)
 	if end.err != nil {

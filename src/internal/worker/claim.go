@@ -7,6 +7,7 @@ import (
 
 	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 // verdict is what to do with a delivery, by what its record says.
@@ -114,6 +115,7 @@ func (w *Worker) claim(ctx context.Context, a *activation, rec *faena.Record, re
 		}
 		newRev, err := w.update(ctx, &mine, rev)
 		if err == nil {
+			failpoint.Hit("worker/record-running")
 			a.claimed(&mine, newRev)
 			return proceed, &mine, newRev, nil
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 	"faena.dev/faena/internal/sandbox"
 )
 
@@ -135,6 +136,7 @@ func (l *engineLauncher) start(ctx context.Context, c *container, spec Container
 	}); err != nil {
 		return fmt.Errorf("create a container: %w", err)
 	}
+	failpoint.Hit("worker/container-created")
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	c.starting = l.startBeside(ctx, c.id, giveUp)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 // progress confirms everything that the worker holds and re-reads its records: one ticker for all. A confirmation is
@@ -85,6 +86,7 @@ func (p *progress) confirm(ctx context.Context, a *activation, confirm bool) {
 			return
 		}
 		a.confirmedAt.Store(int64(left.Sub(a.received)))
+		failpoint.Hit("worker/confirmed")
 	}
 	// The attempt is read before the record and the end after it: a claim or a settle of our own in between must not
 	// look like somebody else's.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 	"faena.dev/faena/internal/sandbox"
 )
 
@@ -39,6 +40,7 @@ func (w *Worker) handle(claiming, running context.Context, d Delivery) {
 		return
 	}
 	defer w.held.remove(a)
+	failpoint.Hit("worker/delivered")
 	v, rec, rev, err := w.look(a)
 	if err != nil {
 		w.setAside(a, err)
@@ -53,6 +55,7 @@ func (w *Worker) handle(claiming, running context.Context, d Delivery) {
 		w.unprepared(a, err)
 		return
 	}
+	failpoint.Hit("worker/prepared")
 	v, rec, rev, err = w.claim(a.ctx, a, rec, rev)
 	if err != nil || v != proceed {
 		w.pool.release(c, false)
@@ -65,6 +68,7 @@ func (w *Worker) handle(claiming, running context.Context, d Delivery) {
 	}
 	out := w.run(a, c)
 	a.ended()
+	failpoint.Hit("worker/ran")
 	w.pool.release(c, out.retire)
 	if out.silent {
 		return
@@ -328,7 +332,9 @@ func (u *unread) first(sequence uint64) bool {
 }
 
 func (w *Worker) nak(ctx context.Context, log *slog.Logger, d Delivery, delay time.Duration) {
+	failpoint.Hit("worker/before-nak")
 	if err := once(ctx, func(ctx context.Context) error { return d.Nak(ctx, delay) }); err != nil {
 		log.Warn("a message could not be handed back", "error", err)
 	}
+	failpoint.Hit("worker/nak-sent")
 }

@@ -9,6 +9,7 @@ import (
 
 	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 const (
@@ -27,6 +28,7 @@ func (w *Worker) conclude(a *activation, v verdict, rec *faena.Record, rev uint6
 		w.nak(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, handBack)
 	case drop:
 		a.ended()
+		failpoint.Hit("worker/before-drop")
 		w.acknowledge(context.WithoutCancel(a.ctx), a)
 	case expire:
 		w.settleUnrun(a, rec, rev, faena.ReasonExpired,
@@ -129,6 +131,7 @@ func (w *Worker) spill(ctx context.Context, a *activation, b *faena.Blob, what s
 		w.logOf(a).Warn("an object could not be stored", "object", name, "error", err)
 		return err
 	}
+	failpoint.Hit("worker/object-stored")
 	*objects = append(*objects, name)
 	b.Object, b.Inline = name, nil
 	return nil
@@ -162,11 +165,14 @@ func (w *Worker) settle(a *activation, rec *faena.Record, rev uint64, s settleme
 		w.logOf(a).Warn("an activation was settled by somebody else")
 		return false
 	}
+	failpoint.Hit("worker/record-ended")
 	w.acknowledge(ctx, a)
+	failpoint.Hit("worker/acknowledged")
 	if end.Instance != "" {
 		if err := once(ctx, func(ctx context.Context) error { return w.o.Bus.Complete(ctx, end) }); err != nil {
 			w.logOf(a).Warn("the end of an activation could not be announced", "error", err)
 		}
+		failpoint.Hit("worker/announced")
 	}
 	w.o.Observer.Settled(end)
 	return true
