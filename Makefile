@@ -61,6 +61,16 @@ lint-staticcheck:
 test: setup ## run every test with the race detector; a skipped test fails the run
 	cd src && go run ./internal/tools/gotest -p 2 -timeout 11m ./...
 
+# Of each target for DURATION. What fails is kept below the package's testdata/fuzz, and is part of make test from then on.
+DURATION ?= 1m
+.PHONY: fuzz
+fuzz: setup ## run every fuzz target, each for DURATION (1m)
+	cd src && for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for target in $$(go test -list '^Fuzz' "$$dir" | grep '^Fuzz'); do \
+			echo "$$dir $$target"; nice -n 19 go test -run '^$$' -fuzz "^$$target\$$" -fuzztime '$(DURATION)' "$$dir"; \
+		done; \
+	done
+
 .PHONY: bench
 bench: build setup ## measure an activation beside fork+exec, docker run and the Engine's API
 	cd src && go run ./internal/tools/bench
