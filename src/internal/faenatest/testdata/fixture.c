@@ -4,6 +4,7 @@
 //	arg                 writes its last argument, as it is
 //	cat                 copies standard input to standard output
 //	exit N              writes "out" and "err", ends with N
+//	attempt N           writes the FAENA_ATTEMPT that it is, ends with 7 where that is less than N
 //	sleep MS            sleeps, then writes "slept"
 //	env                 writes its environment, a line each
 //	cwd | uid | fds     writes its directory; its user; the descriptors that are open
@@ -134,6 +135,7 @@ int main(int argc, char **argv) {
 		static char buf[65536];
 		for (ssize_t m; (m = read(0, buf, sizeof buf)) > 0;) put(1, buf, (size_t)m);
 	} else if (IS("exit")) { say(1, "out"); say(2, "err"); return (int)n; }
+	else if (IS("attempt")) { const char *a = getenv("FAENA_ATTEMPT"); say(1, a ? a : "?"); return a && atol(a) < n ? 7 : 0; }
 	else if (IS("sleep")) { nap(n); say(1, "slept"); }
 	else if (IS("env")) for (char **e = environ; *e; e++) { say(1, *e); say(1, "\n"); }
 	else if (IS("cwd")) { char b[4096]; say(1, getcwd(b, sizeof b) ? b : "?"); }
