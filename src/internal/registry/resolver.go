@@ -34,6 +34,9 @@ const (
 // other paths of a host.
 var repositoryPattern = regexp.MustCompile(`^[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*)*$`)
 
+// hostPattern is what the engine takes as a registry; the library would let :: through, which is no host of a URL.
+var hostPattern = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?$`)
+
 // Resolver pins references to digests. It is safe for concurrent use.
 type Resolver struct {
 	rules     Rules
@@ -77,6 +80,9 @@ func (r *Resolver) parse(image string) (name.Reference, error) {
 		return nil, refused("image", "", "is no reference of an image: repository "+repository, nil)
 	}
 	host := ref.Context().RegistryStr()
+	if !hostPattern.MatchString(host) {
+		return nil, refused("image", "", "is no reference of an image: registry "+host, nil)
+	}
 	if err := r.rules.allows(host); err != nil {
 		return nil, refused("image", "image_refused", err.Error(), nil)
 	}
@@ -251,11 +257,13 @@ func refused(field, reason, text string, creds *faena.Credentials) error {
 // bounded makes foreign text fit for a message: one line, valid UTF-8, at most maxWords, and without the password, also
 // as a registry has seen it.
 func bounded(text string, creds *faena.Credentials) string {
+	redact := func(s string) string { return s }
 	if creds != nil && creds.Password != "" {
 		header := base64.StdEncoding.EncodeToString([]byte(creds.Username + ":" + creds.Password))
-		text = strings.NewReplacer(header, "***", creds.Password, "***", url.QueryEscape(creds.Password), "***").Replace(text)
+		redact = strings.NewReplacer(header, "***", creds.Password, "***", url.QueryEscape(creds.Password), "***").Replace
 	}
-	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError }), " ")
+	text = strings.Join(strings.FieldsFunc(redact(text), func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError }), " ")
+	text = redact(text) // a password with a space in it may have come with another one
 	if len(text) > maxWords {
 		text = strings.ToValidUTF8(text[:maxWords], "") + "…"
 	}
