@@ -3,13 +3,18 @@ package endtoend_test
 import (
 	"testing"
 	"time"
+
+	"faena.dev/faena/internal/endtoend/installation"
 )
+
+// life is an installation of two APIs, two workers, three NATS servers and a document store, with their tests.
+type life struct{ *installation.Installation }
 
 // TestInstallation goes through the life of one installation. The cases use users of their own, and stand in an order: what ends
 // parts comes after what only uses them.
 func TestInstallation(t *testing.T) {
 	began := time.Now()
-	i := install(t)
+	i := life{installation.Install(t, installation.Options{Race: true})}
 	t.Logf("installed after %v", time.Since(began).Round(100*time.Millisecond))
 
 	run := func(name string, test func(t *testing.T)) { t.Run(name, test) }
@@ -26,5 +31,5 @@ func TestInstallation(t *testing.T) {
 	run("LeaderKilled", i.testLeaderKilled)
 	run("WorkerKilled", func(t *testing.T) { i.testWorkerKilled(t, killed) })
 	run("DocumentsStopped", i.testDocumentsStopped)
-	run("Count", i.count)
+	run("Count", func(t *testing.T) { i.Count(t) })
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"faena.dev/faena/internal/client"
+	"faena.dev/faena/internal/endtoend/installation"
 )
 
 // trickle is a small load from one user: calls at both APIs in turn, every third of them not waited for.
@@ -27,12 +28,12 @@ type trickle struct {
 const trickleEvery = 100 * time.Millisecond
 
 // startTrickle starts it. What is answered 503 must be worth another try, or of unknown outcome; everything else must be right.
-func (i *installation) startTrickle(t *testing.T, user string) *trickle {
+func (i life) startTrickle(t *testing.T, user string) *trickle {
 	t.Helper()
-	who := i.user(t, user, 500)
-	who.deploy(t, "load", nil, "say", "done")
-	for n := range i.apis {
-		who.at(n).run(t, "load", "first") // both know the function
+	who := i.User(t, user, 500)
+	who.Deploy(t, "load", nil, "say", "done")
+	for n := range i.APIs {
+		who.At(n).Run(t, "load", "first") // both know the function
 	}
 	l := &trickle{stop: make(chan struct{})}
 	tick := time.NewTicker(trickleEvery)
@@ -44,31 +45,31 @@ func (i *installation) startTrickle(t *testing.T, user string) *trickle {
 				return
 			case <-tick.C:
 			}
-			l.wg.Go(func() { l.call(t, who.at(n%2), n) })
+			l.wg.Go(func() { l.call(t, who.At(n%2), n) })
 		}
 	})
 	t.Cleanup(l.end)
 	return l
 }
 
-func (l *trickle) call(t *testing.T, who caller, n int) {
+func (l *trickle) call(t *testing.T, who installation.Caller, n int) {
 	parameter, at := fmt.Sprint("call-", n), time.Now()
 	var headers []string
 	if n%3 == 0 {
 		headers = []string{"Prefer", "respond-async"}
 	}
-	a := who.activate(t, "load", parameter, headers...)
+	a := who.Activate(t, "load", parameter, headers...)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case a.status == http.StatusOK && a.body == "done "+parameter:
+	case a.Status == http.StatusOK && a.Body == "done "+parameter:
 		l.good = append(l.good, at)
-	case a.status == http.StatusAccepted && headers != nil && a.id != "":
-		l.good, l.accepted = append(l.good, at), append(l.accepted, a.id)
-	case a.status == http.StatusServiceUnavailable && (a.problem.Retryable || a.problem.OutcomeUnknown):
+	case a.Status == http.StatusAccepted && headers != nil && a.ID != "":
+		l.good, l.accepted = append(l.good, at), append(l.accepted, a.ID)
+	case a.Status == http.StatusServiceUnavailable && (a.Problem.Retryable || a.Problem.OutcomeUnknown):
 		l.refused = append(l.refused, at)
 	default:
-		t.Errorf("call %d at %s answers %d %q: %+v, %v", n, who.i.apis[who.api].name, a.status, a.body, a.problem, a.err)
+		t.Errorf("call %d at %s answers %d %q: %+v, %v", n, who.I.APIs[who.API].Name, a.Status, a.Body, a.Problem, a.Err)
 	}
 }
 
@@ -76,7 +77,7 @@ func (l *trickle) call(t *testing.T, who caller, n int) {
 func (l *trickle) goodSince(t *testing.T, limit time.Duration, since time.Time, what string) {
 	t.Helper()
 	const enough = 10
-	within(t, limit, what, func() error {
+	installation.Within(t, limit, what, func() error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		n := 0
@@ -124,15 +125,15 @@ func (l *trickle) refusals(from, to time.Time) (n int, span time.Duration) {
 }
 
 // testServersStopped stops one NATS server, and then all, under load.
-func (i *installation) testServersStopped(t *testing.T) {
+func (i life) testServersStopped(t *testing.T) {
 	l := i.startTrickle(t, "kim")
-	one := i.nats.Leader(t, "ACTIVATIONS-default")
+	one := i.NATS.Leader(t, "ACTIVATIONS-default")
 	stopped := time.Now()
-	i.nats.Stop(one)
+	i.NATS.Stop(one)
 	l.goodSince(t, 30*time.Second, stopped.Add(2*time.Second), "calls go on without one server")
 	i.testDoctor(t, one)
-	i.nats.Start(t, one)
-	i.nats.Settle(t)
+	i.NATS.Start(t, one)
+	i.NATS.Settle(t)
 	l.goodSince(t, 20*time.Second, time.Now(), "calls go on with all servers")
 	n, span := l.refusals(stopped, time.Now())
 	t.Logf("without one server: %d calls answered 503, over %v", n, span.Round(100*time.Millisecond))
@@ -140,32 +141,32 @@ func (i *installation) testServersStopped(t *testing.T) {
 		t.Errorf("with one server away calls were refused over %v", span)
 	}
 
-	i.nats.StopAll()
+	i.NATS.StopAll()
 	stopped = time.Now()
-	for _, d := range i.apis {
-		within(t, 20*time.Second, d.name+" is not ready without servers", func() error {
-			status, r, err := readiness(t, d)
+	for _, d := range i.APIs {
+		installation.Within(t, 20*time.Second, d.Name+" is not ready without servers", func() error {
+			status, r, err := installation.Readiness(t, d)
 			if err == nil && status != http.StatusServiceUnavailable {
 				err = fmt.Errorf("%d: missing %q", status, r.Missing)
 			}
 			return err
 		})
 	}
-	i.nats.StartAll(t)
+	i.NATS.StartAll(t)
 	l.goodSince(t, 30*time.Second, time.Now(), "calls go on when the servers are back")
 	n, span = l.refusals(stopped, time.Now())
 	t.Logf("with all servers stopped and started: %d calls answered 503, over %v", n, span.Round(100*time.Millisecond))
 	l.end()
-	i.settled(t, i.as(1, "kim"), l)
+	i.settled(t, i.As(1, "kim"), l)
 }
 
 // settled waits until everything that was accepted has succeeded: nothing that was accepted depends on who was away.
-func (i *installation) settled(t *testing.T, who caller, l *trickle) {
+func (i life) settled(t *testing.T, who installation.Caller, l *trickle) {
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	within(t, time.Minute, "what was accepted has succeeded", func() error {
-		list, err := who.history(t)
+	installation.Within(t, time.Minute, "what was accepted has succeeded", func() error {
+		list, err := who.History(t)
 		if err != nil {
 			return err
 		}
@@ -185,18 +186,18 @@ func (i *installation) settled(t *testing.T, who caller, l *trickle) {
 
 // testDocumentsStopped stops the document store under load: activations of known functions go on as if nothing were, changes are
 // refused, and the history catches up.
-func (i *installation) testDocumentsStopped(t *testing.T) {
+func (i life) testDocumentsStopped(t *testing.T) {
 	l := i.startTrickle(t, "lea")
-	lea := i.as(0, "lea")
+	lea := i.As(0, "lea")
 	l.goodSince(t, 20*time.Second, time.Now(), "calls are answered") // what was announced is behind us: both APIs remember the function
-	i.documents.stop(t)
+	i.Documents.Stop(t)
 	stopped := time.Now()
-	id, _ := lea.run(t, "load", "meanwhile")
+	id, _ := lea.Run(t, "load", "meanwhile")
 	var wg sync.WaitGroup // each of these waits for the store for a while
-	for n := range i.apis {
-		wg.Go(func() { i.withoutDocuments(t, lea.at(n)) })
+	for n := range i.APIs {
+		wg.Go(func() { i.withoutDocuments(t, lea.At(n)) })
 	}
-	if got := lea.other().result(t, id); got != "done meanwhile" {
+	if got := lea.Other().Result(t, id); got != "done meanwhile" {
 		t.Errorf("meanwhile the result is %q", got)
 	}
 	wg.Wait()
@@ -204,11 +205,11 @@ func (i *installation) testDocumentsStopped(t *testing.T) {
 	if n, _ := l.refusals(stopped, time.Now()); n > 0 {
 		t.Errorf("%d calls were refused while the documents were away", n)
 	}
-	i.documents.start(t)
-	for n := range i.apis {
-		i.lacksNothing(t, i.apis[n])
+	i.Documents.Start(t)
+	for n := range i.APIs {
+		i.LacksNothing(t, i.APIs[n])
 	}
-	lea.other().deploy(t, "other", nil, "say", "x")
+	lea.Other().Deploy(t, "other", nil, "say", "x")
 	l.end()
 	i.settled(t, lea, l)
 	if n, _ := l.refusals(stopped, time.Now()); n > 0 {
@@ -217,14 +218,14 @@ func (i *installation) testDocumentsStopped(t *testing.T) {
 }
 
 // withoutDocuments sees that an API is ready and names what is away, and that it refuses changes. It is no goroutine of the test.
-func (i *installation) withoutDocuments(t *testing.T, lea caller) {
-	_, err := client.Read[client.Function](lea.put(t, "/v1/functions/other", lea.spec(nil, "say", "x")))
-	if f, ok := asFailure(err); !ok || f.Status != http.StatusServiceUnavailable || !f.Retryable || f.Component != "store" {
+func (i life) withoutDocuments(t *testing.T, lea installation.Caller) {
+	_, err := client.Read[client.Function](lea.Put(t, "/v1/functions/other", lea.Spec(nil, "say", "x")))
+	if f, ok := installation.AsFailure(err); !ok || f.Status != http.StatusServiceUnavailable || !f.Retryable || f.Component != "store" {
 		t.Errorf("without documents a change gives %v", err)
 	}
-	status, r, err := readiness(t, i.apis[lea.api])
+	status, r, err := installation.Readiness(t, i.APIs[lea.API])
 	if err != nil || status != http.StatusOK || !contains(r.Missing, "documents: ") {
-		t.Errorf("without documents %s answers %d, missing %q, %v", i.apis[lea.api].name, status, r.Missing, err)
+		t.Errorf("without documents %s answers %d, missing %q, %v", i.APIs[lea.API].Name, status, r.Missing, err)
 	}
 }
 

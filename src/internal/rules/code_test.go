@@ -31,6 +31,7 @@ var mayReadEnvironment = map[string]string{
 	"cmd/*":                 "a program hands its environment to config, and the command line has variables of its own",
 	"internal/failpoint/*":  "what is armed, in a build with the tag failpoints alone: no released program reads it",
 	"internal/tools/*":      "tools of the build run in the environment of make",
+	"internal/endtoend/*":   "tests use the MongoDB, the Docker Engine and the path of their own environment",
 	"internal/faenatest/*":  "tests use the Docker Engine that DOCKER_HOST names",
 	"internal/ferrettest/*": "tests use the MongoDB that FAENA_TEST_MONGODB_URI names",
 }

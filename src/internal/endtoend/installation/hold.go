@@ -1,4 +1,4 @@
-package endtoend_test
+package installation
 
 import (
 	"bytes"
@@ -17,23 +17,23 @@ import (
 // holdFor is the timeout of a function that holds: longer than any case.
 const holdFor = 3 * time.Minute
 
-// deployHold deploys a function of that name whose activations run until they are released, and write their parameter then. No two
+// DeployHold deploys a function of that name whose activations run until they are released, and write their parameter then. No two
 // users have one of the same name. In the process's arguments it is told from those of other installations on this host.
-func (c caller) deployHold(t *testing.T, name string, change ...func(*client.Spec)) {
+func (c Caller) DeployHold(t testing.TB, name string, change ...func(*client.Spec)) {
 	t.Helper()
-	c.deploy(t, name, func(s *client.Spec) {
+	c.Deploy(t, name, func(s *client.Spec) {
 		s.TimeoutMs = holdFor.Milliseconds()
 		for _, fn := range change {
 			fn(s)
 		}
-	}, "hold", c.i.held(name))
+	}, "hold", c.I.held(name))
 }
 
-func (i *installation) held(name string) string { return filepath.Base(i.dir) + "-" + name }
+func (i *Installation) held(name string) string { return filepath.Base(i.Dir) + "-" + name }
 
-// release releases what runs of such a function now: those activations with one of the parameters, or all where there is none. It
+// Release releases what runs of such a function now: those activations with one of the parameters, or all where there is none. It
 // signals the processes, which are this host's too.
-func (i *installation) release(t *testing.T, name string, parameters ...string) {
+func (i *Installation) Release(t testing.TB, name string, parameters ...string) {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -48,7 +48,7 @@ func (i *installation) release(t *testing.T, name string, parameters ...string) 
 			continue // it has ended
 		}
 		for _, p := range parameters {
-			want := functionPath + "\x00hold\x00" + i.held(name) + "\x00" + p
+			want := FunctionPath + "\x00hold\x00" + i.held(name) + "\x00" + p
 			if p != "" {
 				want += "\x00"
 			}
@@ -66,20 +66,20 @@ func (i *installation) release(t *testing.T, name string, parameters ...string) 
 	}
 }
 
-// finish releases activations until they have succeeded, in the eyes of an API.
-func (c caller) finish(t *testing.T, name string, ids ...string) {
+// Finish releases activations until they have succeeded, in the eyes of an API.
+func (c Caller) Finish(t testing.TB, name string, ids ...string) {
 	t.Helper()
-	within(t, 40*time.Second, "what was held has succeeded", func() error {
-		c.i.release(t, name)
+	Within(t, 40*time.Second, "what was held has succeeded", func() error {
+		c.I.Release(t, name)
 		for _, id := range ids {
-			a, err := c.record(t, id)
+			a, err := c.Record(t, id)
 			if err != nil {
 				return err
 			}
-			if terminal(a.State) && a.State != client.StateSucceeded {
+			if Terminal(a.State) && a.State != client.StateSucceeded {
 				t.Fatalf("%s has %s: %s %s", id, a.State, a.Reason, a.Message)
 			}
-			if !terminal(a.State) {
+			if !Terminal(a.State) {
 				return fmt.Errorf("%s is %s", id, a.State)
 			}
 		}

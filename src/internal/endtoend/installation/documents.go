@@ -1,4 +1,4 @@
-package endtoend_test
+package installation
 
 import (
 	"context"
@@ -20,17 +20,17 @@ import (
 	"faena.dev/faena/internal/ferrettest"
 )
 
-// documents is the document store of an installation.
-type documents interface {
-	// settings are those of the APIs.
-	settings() []string
-	// stop ends it, for its clients, and start brings it back with all that it had.
-	stop(t *testing.T)
-	start(t *testing.T)
+// Documents is the document store of an installation.
+type Documents interface {
+	// Settings are those of the APIs.
+	Settings() []string
+	// Stop ends it, for its clients, and Start brings it back with all that it had.
+	Stop(t testing.TB)
+	Start(t testing.TB)
 }
 
 // openDocuments uses the MongoDB that FAENA_TEST_MONGODB_URI names, otherwise a FerretDB of the test's own.
-func openDocuments(t *testing.T, ca *faenatest.CA, dir string) documents {
+func openDocuments(t testing.TB, ca *faenatest.CA, dir string) Documents {
 	t.Helper()
 	cert := ca.Issue("mongodb")
 	if uri := os.Getenv(ferrettest.Variable); uri != "" {
@@ -45,12 +45,12 @@ type ferret struct {
 	ca     *faenatest.CA
 }
 
-func (f *ferret) settings() []string {
+func (f *ferret) Settings() []string {
 	return []string{"FAENA_MONGODB_URI=" + f.server.URI(), "FAENA_MONGODB_CA_FILE=" + f.ca.File}
 }
 
-func (f *ferret) stop(t *testing.T)  { f.server.Stop(t) }
-func (f *ferret) start(t *testing.T) { f.server.Restart(t) }
+func (f *ferret) Stop(t testing.TB)  { f.server.Stop(t) }
+func (f *ferret) Start(t testing.TB) { f.server.Restart(t) }
 
 // relay is a way to the primary of a MongoDB that goes on by itself: when it is shut the server is away. It speaks TLS to the APIs,
 // and to the server what its URI says.
@@ -67,7 +67,7 @@ type relay struct {
 	serving  sync.WaitGroup
 }
 
-func relayMongoDB(t *testing.T, uri string, ca *faenatest.CA, cert faenatest.Certificate, dir string) documents {
+func relayMongoDB(t testing.TB, uri string, ca *faenatest.CA, cert faenatest.Certificate, dir string) Documents {
 	t.Helper()
 	o := options.Client().ApplyURI(uri)
 	c, err := mongo.Connect(o)
@@ -91,8 +91,8 @@ func relayMongoDB(t *testing.T, uri string, ca *faenatest.CA, cert faenatest.Cer
 	case !strings.Contains(r.target, ":"):
 		r.target += ":27017"
 	}
-	r.start(t)
-	t.Cleanup(func() { r.stop(t) })
+	r.Start(t)
+	t.Cleanup(func() { r.Stop(t) })
 	// Otherwise the driver would go to the address that the server says it has.
 	own := "mongodb://" + r.address + "/?directConnection=true"
 	r.env = []string{"FAENA_MONGODB_CA_FILE=" + ca.File, "FAENA_MONGODB_DATABASE=" + ferrettest.Database(t, uri)}
@@ -110,9 +110,9 @@ func relayMongoDB(t *testing.T, uri string, ca *faenatest.CA, cert faenatest.Cer
 	return r
 }
 
-func (r *relay) settings() []string { return r.env }
+func (r *relay) Settings() []string { return r.env }
 
-func (r *relay) start(t *testing.T) {
+func (r *relay) Start(t testing.TB) {
 	t.Helper()
 	l, err := net.Listen("tcp", r.address)
 	if err != nil {
@@ -132,7 +132,7 @@ func (r *relay) start(t *testing.T) {
 	})
 }
 
-func (r *relay) stop(*testing.T) {
+func (r *relay) Stop(testing.TB) {
 	r.mu.Lock()
 	if r.listener != nil {
 		_ = r.listener.Close()

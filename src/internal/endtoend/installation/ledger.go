@@ -1,4 +1,4 @@
-package endtoend_test
+package installation
 
 import (
 	"errors"
@@ -15,12 +15,12 @@ import (
 	"faena.dev/faena/internal/client"
 )
 
-// recorded is how long it may take until the history has all: records that were on their way to an API, when a server or that API
+// Recorded is how long it may take until the history has all: records that were on their way to an API, when a server or that API
 // was away, are given out again after a minute.
-const recorded = 75 * time.Second
+const Recorded = 75 * time.Second
 
 // ledger keeps what each user was told, for the count when nothing runs any more. Safe for concurrent use.
-type ledger struct {
+type Ledger struct {
 	mu    sync.Mutex
 	users map[string]*account
 }
@@ -32,8 +32,8 @@ type account struct {
 	refused  int             // calls that were not accepted since the queue was away
 }
 
-// note takes down an answer to a call for an activation.
-func (l *ledger) note(user string, a answer) {
+// Note takes down an Answer to a call for an activation.
+func (l *Ledger) Note(user string, a Answer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.users == nil {
@@ -45,40 +45,40 @@ func (l *ledger) note(user string, a answer) {
 		l.users[user] = u
 	}
 	switch {
-	case a.err != nil || a.problem.OutcomeUnknown:
+	case a.Err != nil || a.Problem.OutcomeUnknown:
 		u.unknown++
-	case a.status == http.StatusServiceUnavailable && a.problem.Reason != "no_worker":
+	case a.Status == http.StatusServiceUnavailable && a.Problem.Reason != "no_worker":
 		u.refused++
-	case a.id != "":
-		u.accepted[a.id] = true
+	case a.ID != "":
+		u.accepted[a.ID] = true
 	}
 }
 
-// forget is for a user who was deleted, with all that he had.
-func (l *ledger) forget(user string) {
+// Forget is for a user who was deleted, with all that he had.
+func (l *Ledger) Forget(user string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.users, user)
 }
 
-// count checks that nothing is lost and nothing left over: each activation that was accepted has ended, and is in the history
+// Count checks that nothing is lost and nothing left over: each activation that was accepted has ended, and is in the history
 // once, the counters agree, and neither queue nor bucket has anything of it.
-func (i *installation) count(t *testing.T) {
+func (i *Installation) Count(t testing.TB) {
 	t.Helper()
-	i.ledger.mu.Lock()
-	defer i.ledger.mu.Unlock()
-	for user, account := range i.ledger.users {
-		within(t, recorded, "what "+user+" has called for is in the history", func() error { return i.counted(t, user, account) })
+	i.Ledger.mu.Lock()
+	defer i.Ledger.mu.Unlock()
+	for user, account := range i.Ledger.users {
+		Within(t, Recorded, "what "+user+" has called for is in the history", func() error { return i.counted(t, user, account) })
 	}
-	js := i.nats.JetStream(t)
-	within(t, recorded, "queues and buckets are empty", func() error { return empty(t, js) })
+	js := i.servers.JetStream(t)
+	Within(t, Recorded, "queues and buckets are empty", func() error { return empty(t, js) })
 }
 
 // counted checks one user at one API, and his counters at the other. A call that was refused while the queue was away may have left a
 // record, which says then that it was not run.
-func (i *installation) counted(t *testing.T, user string, u *account) error {
+func (i *Installation) counted(t testing.TB, user string, u *account) error {
 	t.Helper()
-	history, err := i.as(0, user).history(t)
+	history, err := i.As(0, user).History(t)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (i *installation) counted(t *testing.T, user string, u *account) error {
 		if seen[a.ActivationID] {
 			return fmt.Errorf("%s is there twice", a.ActivationID)
 		}
-		if seen[a.ActivationID] = true; !terminal(a.State) {
+		if seen[a.ActivationID] = true; !Terminal(a.State) {
 			return fmt.Errorf("%s is %s", a.ActivationID, a.State)
 		}
 		if a.State == client.StateSucceeded {
@@ -112,7 +112,7 @@ func (i *installation) counted(t *testing.T, user string, u *account) error {
 		return fmt.Errorf("%d activations are there that were not accepted, and %d of them ran; of %d calls that is not known, %d were refused",
 			more, ran, u.unknown, u.refused)
 	}
-	usage, err := i.as(1, user).usage(t)
+	usage, err := i.As(1, user).Usage(t)
 	if err != nil {
 		return err
 	}
@@ -122,11 +122,11 @@ func (i *installation) counted(t *testing.T, user string, u *account) error {
 	return nil
 }
 
-// history lists all activations of a user, page by page.
-func (c caller) history(t *testing.T) (all []client.Activation, err error) {
+// History lists all activations of a user, page by page.
+func (c Caller) History(t testing.TB) (all []client.Activation, err error) {
 	t.Helper()
 	for cursor := ""; ; {
-		page, err := client.Read[client.ActivationPage](c.get(t, "/v1/activations?limit=100&cursor="+cursor))
+		page, err := client.Read[client.ActivationPage](c.Get(t, "/v1/activations?limit=100&cursor="+cursor))
 		if err != nil {
 			return nil, err
 		}
@@ -138,7 +138,7 @@ func (c caller) history(t *testing.T) (all []client.Activation, err error) {
 }
 
 // empty looks at the streams themselves: anchors aside, nothing may be in a queue or in a bucket of live records.
-func empty(t *testing.T, js jetstream.JetStream) error {
+func empty(t testing.TB, js jetstream.JetStream) error {
 	t.Helper()
 	names := js.StreamNames(t.Context())
 	var queues []string
@@ -168,11 +168,11 @@ func empty(t *testing.T, js jetstream.JetStream) error {
 	return nil
 }
 
-// asFailure is the problem document that an error is, if it is one.
-func asFailure(err error) (*client.Failure, bool) { return errors.AsType[*client.Failure](err) }
+// AsFailure is the problem document that an error is, if it is one.
+func AsFailure(err error) (*client.Failure, bool) { return errors.AsType[*client.Failure](err) }
 
-// ids are those of activations, in order.
-func ids(list []client.Activation) (out []string) {
+// IDs are those of activations, in order.
+func IDs(list []client.Activation) (out []string) {
 	for _, a := range list {
 		out = append(out, a.ActivationID)
 	}

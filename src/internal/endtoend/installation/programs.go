@@ -1,4 +1,4 @@
-package endtoend_test
+package installation
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,10 +18,17 @@ import (
 	"faena.dev/faena/internal/faenatest"
 )
 
-// buildPrograms builds the daemons and the command line with the race detector, into a directory.
-func buildPrograms(t *testing.T, dir string) {
+// buildPrograms builds the daemons and the command line into a directory.
+func buildPrograms(t testing.TB, dir string, o Options) {
 	t.Helper()
-	cache := filepath.Join(faenatest.CacheDir(t), "race")
+	kind, args := "plain", []string{"build", "-buildvcs=false", "-ldflags=-w"}
+	if o.Race {
+		kind, args = "race", append(args, "-race")
+	}
+	if o.Failpoints {
+		kind, args = kind+"-failpoints", append(args, "-tags=failpoints")
+	}
+	cache := filepath.Join(faenatest.CacheDir(t), kind)
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +41,7 @@ func buildPrograms(t *testing.T, dir string) {
 		t.Fatalf("lock %s: %v", lock.Name(), err)
 	}
 	// The go command links anew only where something has changed. What runs is a copy: a later build may be of another version.
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-race", "-buildvcs=false", "-ldflags=-w", "-o", cache, "./cmd/faena-api", "./cmd/faena-worker", "./cmd/faena")
+	cmd := exec.CommandContext(t.Context(), "go", append(args, "-o", cache, "./cmd/faena-api", "./cmd/faena-worker", "./cmd/faena")...)
 	cmd.Dir = faenatest.SourceDir(t)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the programs: %v: %s", err, out)
@@ -59,14 +67,14 @@ func environ(home string, settings ...string) []string {
 	return append(env, settings...)
 }
 
-// outcome is what a command has ended with.
-type outcome struct {
-	code      int
-	out, errs string
+// Outcome is what a command has ended with.
+type Outcome struct {
+	Code      int
+	Out, Errs string
 }
 
 // command runs a program to its end.
-func command(t *testing.T, env []string, input, program string, args ...string) outcome {
+func command(t testing.TB, env []string, input, program string, args ...string) Outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -77,83 +85,94 @@ func command(t *testing.T, env []string, input, program string, args ...string) 
 	if ended, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || !ended.Exited()) {
 		t.Fatalf("%s %q: %v: %s", program, args, err, &errs)
 	}
-	return outcome{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+	return Outcome{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
 }
 
-// daemon is a faena-api or a faena-worker, which may be stopped, killed and started again.
-type daemon struct {
-	name       string // as the installation knows it: FAENA_INSTANCE or FAENA_WORKER_ID
-	program    string
-	env        []string
-	base       []string // of an API: env without how it authenticates
-	believes   bool     // of an API: it believes the gateway
-	operations string   // address of its operations listener
-	url        string   // of an API
-	log        *logBook
+// Daemon is a faena-api or a faena-worker, which may be stopped, killed and started again.
+type Daemon struct {
+	Name       string   // as the installation knows it: FAENA_INSTANCE or FAENA_WORKER_ID
+	Env        []string // from its next start on
+	Prefix     []string // a program, with its arguments, that it is started by
+	Believes   bool     // of an API: it believes the gateway
+	Operations string   // address of its operations listener
+	URL        string   // of an API
+
+	// Failpoints is what is armed when it starts the next time: NAME=ACTION[@N], separated by commas.
+	Failpoints string
+
+	program string
+	control string   // the socket of its failpoints, "" without
+	base    []string // of an API: Env without how it authenticates
+	log     *logBook
 
 	cmd   *exec.Cmd // nil while it does not run
 	ended chan error
 }
 
-// start starts it. It is killed with this process, whatever happens to that.
-func (d *daemon) start(t *testing.T) {
+// Start starts it. It is killed with this process, whatever happens to that.
+func (d *Daemon) Start(t testing.TB) {
 	t.Helper()
 	if d.cmd != nil {
-		t.Fatalf("%s runs already", d.name)
+		t.Fatalf("%s runs already", d.Name)
 	}
-	d.cmd, d.ended = exec.Command(d.program), make(chan error, 1)
-	d.cmd.Env, d.cmd.Stdout, d.cmd.Stderr = d.env, d.log, d.log
+	line := append(slices.Clone(d.Prefix), d.program)
+	d.cmd, d.ended = exec.Command(line[0], line[1:]...), make(chan error, 1)
+	d.cmd.Env, d.cmd.Stdout, d.cmd.Stderr = d.Env, d.log, d.log
+	if d.control != "" {
+		d.cmd.Env = append(slices.Clip(d.Env), "FAENA_FAILPOINTS="+strings.TrimSuffix(d.control+","+d.Failpoints, ","))
+		d.Failpoints = ""
+	}
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := d.cmd.Start(); err != nil {
-		t.Fatalf("start %s: %v", d.name, err)
+		t.Fatalf("start %s: %v", d.Name, err)
 	}
 	go func(cmd *exec.Cmd, ended chan<- error) { ended <- cmd.Wait() }(d.cmd, d.ended)
 }
 
-// stop asks it to stop and waits until it has, which it must with exit code 0.
-func (d *daemon) stop(t *testing.T) {
+// Stop asks it to stop and waits until it has, which it must with exit code 0.
+func (d *Daemon) Stop(t testing.TB) {
 	t.Helper()
-	d.terminate(t)
-	d.wait(t)
+	d.Terminate(t)
+	d.Wait(t)
 }
 
-func (d *daemon) terminate(t *testing.T) {
+func (d *Daemon) Terminate(t testing.TB) {
 	t.Helper()
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Errorf("stop %s: %v", d.name, err)
+		t.Errorf("stop %s: %v", d.Name, err)
 	}
 }
 
-// wait waits for the end of a daemon that was told to stop.
-func (d *daemon) wait(t *testing.T) {
+// Wait waits for the end of a Daemon that was told to stop.
+func (d *Daemon) Wait(t testing.TB) {
 	t.Helper()
 	select {
 	case err := <-d.ended:
 		if err != nil {
-			t.Errorf("%s ended with %v", d.name, err)
+			t.Errorf("%s ended with %v", d.Name, err)
 		}
 	case <-time.After(stopWithin):
-		t.Errorf("%s did not stop within %v", d.name, stopWithin)
+		t.Errorf("%s did not stop within %v", d.Name, stopWithin)
 		_ = d.cmd.Process.Kill()
 		<-d.ended
 	}
 	d.cmd = nil
 }
 
-// stopWithin is how long a daemon may take to stop: longer than FAENA_DRAIN_AFTER and FAENA_WORKER_DRAIN_WITHIN of the tests.
+// stopWithin is how long a Daemon may take to stop: longer than FAENA_DRAIN_AFTER and FAENA_WORKER_DRAIN_WITHIN of the tests.
 const stopWithin = 40 * time.Second
 
-// kill is kill -9.
-func (d *daemon) kill(t *testing.T) {
+// Kill is kill -9.
+func (d *Daemon) Kill(t testing.TB) {
 	t.Helper()
 	if err := d.cmd.Process.Kill(); err != nil {
-		t.Fatalf("kill %s: %v", d.name, err)
+		t.Fatalf("kill %s: %v", d.Name, err)
 	}
 	<-d.ended
 	d.cmd = nil
 }
 
-// logBook keeps what a daemon says, over all of its lives.
+// logBook keeps what a Daemon says, over all of its lives.
 type logBook struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -165,8 +184,8 @@ func (l *logBook) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-// check fails the test where a daemon has said what none may say, and shows the end of what it said where the test has failed.
-func (l *logBook) check(t *testing.T, name string) {
+// check fails the test where a Daemon has said what none may say, and shows the end of what it said where the test has failed.
+func (l *logBook) check(t testing.TB, name string) {
 	t.Helper()
 	const shown = 150
 	l.mu.Lock()
