@@ -134,9 +134,10 @@ type Record struct {
 	RequestID   string `json:"request_id,omitempty"`
 	Instance    string `json:"instance,omitempty"` // the API that waits for it; empty for an asynchronous call
 
-	Slot          int   `json:"slot"`            // its subject is Activations.<group>.<user>.<slot>
-	Publication   int   `json:"publication"`     // n of Nats-Msg-Id <id>.<n>
-	StartWithinMS int64 `json:"start_within_ms"` // latest start, after the server's timestamp of the message or, in the backlog, the record
+	Slot          int   `json:"slot"`                // its subject is Activations.<group>.<user>.<slot>
+	Publication   int   `json:"publication"`         // n of Nats-Msg-Id <id>.<n>
+	StartWithinMS int64 `json:"start_within_ms"`     // latest start, after the server's timestamp of the message or, in the backlog, the record
+	WithinMS      int64 `json:"within_ms,omitempty"` // StartWithinMS as it was admitted, from when on the two differ: of every attempt's wait
 	// Backlogged is true while the activation waits beyond its user's limit, or for a retry that is some time off: it uses no slot
 	// then, and its message is in the backlog, not in the queue.
 	Backlogged bool       `json:"backlogged,omitempty"`
@@ -203,8 +204,8 @@ func (r *Record) Reclaim(worker string, now time.Time) error {
 	return nil
 }
 
-// Requeue makes a running record queued for its next attempt, which may start delay from now and must start within
-// StartWithin after that; waited is how long ago by the server's clock its message was published. With a parameter it waits in
+// Requeue makes a running record queued for its next attempt, which may start delay from now and must start within what it was
+// admitted with after that; waited is how long ago by the server's clock its message was published. With a parameter it waits in
 // the backlog and gives up its slot; without one its message stays in its slot and is handed back. It fails where the record is
 // not running.
 func (r *Record) Requeue(reason Reason, message string, delay, waited time.Duration, parameter *Blob, serverNow, now time.Time) error {
@@ -214,7 +215,7 @@ func (r *Record) Requeue(reason Reason, message string, delay, waited time.Durat
 	r.fail(reason, message, now)
 	due := serverNow.Add(delay)
 	r.State, r.Worker, r.Sequence, r.StartedAt, r.NotBefore = StateQueued, "", 0, nil, &due
-	r.StartWithinMS += delay.Milliseconds()
+	r.StartWithinMS = r.within() + delay.Milliseconds()
 	if parameter == nil {
 		r.StartWithinMS += waited.Milliseconds()
 		return nil
@@ -235,8 +236,17 @@ func (r *Record) Release(slot int, age time.Duration) error {
 	}
 	r.Slot, r.Backlogged, r.NotBefore, r.Parameter = slot, false, nil, nil
 	r.Publication++
+	r.within()
 	r.StartWithinMS = max(0, r.StartWithinMS-age.Milliseconds())
 	return nil
+}
+
+// within is how long each attempt may wait. It is noted before StartWithinMS is changed for the first time.
+func (r *Record) within() int64 {
+	if r.WithinMS == 0 {
+		r.WithinMS = r.StartWithinMS
+	}
+	return r.WithinMS
 }
 
 // HeldBy reports whether the record still names this worker and attempt: only then may it go on or settle.
@@ -335,4 +345,14 @@ type Waiting struct {
 	User, ID  string    // by the subject
 	Sequence  uint64    // in the stream of the backlog
 	Published time.Time // by the server's clock
+}
+
+// Conservation is where the activations of a group are. What was accepted is in one of the first four places, or in history.
+type Conservation struct {
+	Backlog int
+	Queued  int // in a slot, and no worker has it
+	Running int // a worker has it
+	Ended   int // and not in history yet
+	// Drift is how many records have no message, and how many messages no live record, for longer than a step takes: 0.
+	Drift int
 }

@@ -38,7 +38,7 @@ func TestGolden(t *testing.T) {
 	blob := Blob{Size: 3, Inline: []byte{0, 0xff, '\n'}, Object: "out.id.1", Truncated: true, Dropped: 12}
 	record := Record{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
 		Digest: "sha256:5e", Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", RequestID: "req-1", Instance: "api-1",
-		Slot: 4, Publication: 1, StartWithinMS: 640_000, Backlogged: true, NotBefore: &moment, Parameter: &blob, ParameterObject: "in.id", State: StateFailed, Reason: ReasonExitNonzero, Message: "It exited with 3.",
+		Slot: 4, Publication: 1, StartWithinMS: 640_000, WithinMS: 640_000, Backlogged: true, NotBefore: &moment, Parameter: &blob, ParameterObject: "in.id", State: StateFailed, Reason: ReasonExitNonzero, Message: "It exited with 3.",
 		CancelRequested: true, Attempt: 1, Worker: "w1", Sequence: 42,
 		Failures:     []Failure{{Attempt: 1, Reason: ReasonTimeout, Message: "It ran too long.", Worker: "w0", EndedAt: moment}},
 		RedrivenFrom: "01956a3e-0f5b-7cc1-8a2b-0123456789aa", ExitCode: &code, Signal: 9, Warm: true, PeakMemoryBytes: 1 << 20,

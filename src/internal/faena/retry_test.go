@@ -122,6 +122,29 @@ func TestRecord_Requeue(t *testing.T) {
 			t.Error("it was released twice")
 		}
 	})
+	t.Run("each time it may wait as long again", func(t *testing.T) {
+		p := Blob{Size: 1, Inline: []byte("x")}
+		r := Record{State: StateQueued, Backlogged: true, StartWithinMS: 10_000}
+		steps := []struct {
+			name string
+			do   func() error
+			want time.Duration // to be started within
+		}{
+			{"released late", func() error { return r.Release(1, 9*time.Second) }, time.Second},
+			{"claimed", func() error { return r.Claim("w1", 1, moment) }, time.Second},
+			{"queued again in its slot", func() error { return r.Requeue(ReasonTimeout, "", 2*time.Second, 5*time.Second, nil, moment, moment) }, 17 * time.Second},
+			{"claimed again", func() error { return r.Claim("w1", 1, moment) }, 17 * time.Second},
+			{"and once more", func() error { return r.Requeue(ReasonTimeout, "", 4*time.Second, 8*time.Second, nil, moment, moment) }, 22 * time.Second},
+			{"claimed a third time", func() error { return r.Claim("w1", 1, moment) }, 22 * time.Second},
+			{"back in the backlog", func() error { return r.Requeue(ReasonTimeout, "", time.Minute, 9*time.Second, &p, moment, moment) }, 70 * time.Second},
+			{"released when it is due", func() error { return r.Release(1, time.Minute) }, 10 * time.Second},
+		}
+		for _, step := range steps {
+			if err := step.do(); err != nil || r.StartWithin() != step.want {
+				t.Errorf("%s: %v, to be started within %v, want %v", step.name, err, r.StartWithin(), step.want)
+			}
+		}
+	})
 	t.Run("what does not run", func(t *testing.T) {
 		for _, s := range States {
 			r := running()
