@@ -162,6 +162,7 @@ func (s *Serve) checkAuth(c *checks) {
 func (l *Limits) check(c *checks) {
 	between(c, "MAX_PARAMETER", l.MaxParameter, 1, 64<<20)
 	between(c, "ASYNC_START_WITHIN", l.AsyncStartWithin, time.Second, 7*24*time.Hour)
+	between(c, "BACKLOG_LIMIT", l.BacklogLimit, 0, 1_000_000)
 	between(c, "DRAIN_AFTER", l.DrainAfter, 0, 10*time.Minute)
 }
 

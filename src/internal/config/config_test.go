@@ -53,7 +53,7 @@ func TestLoadUp(t *testing.T) {
 		u, err := LoadUp([]string{
 			"FAENA_DATA_DIR=/srv/faena", "FAENA_LISTEN=:8443", "FAENA_OPERATIONS_LISTEN=10.0.0.1:0",
 			"FAENA_TLS_CERT_FILE=" + cert, "FAENA_TLS_KEY_FILE=" + key, "FAENA_LOG_LEVEL=debug", "FAENA_LOG_FORMAT=json",
-			"FAENA_MAX_PARAMETER=12MiB", "FAENA_ASYNC_START_WITHIN=1h30m", "FAENA_RETENTION=2h31m", "FAENA_RETENTION_BYTES=0", "FAENA_NATS_SYNC=always",
+			"FAENA_MAX_PARAMETER=12MiB", "FAENA_ASYNC_START_WITHIN=1h30m", "FAENA_BACKLOG_LIMIT=0", "FAENA_RETENTION=2h31m", "FAENA_RETENTION_BYTES=0", "FAENA_NATS_SYNC=always",
 			"FAENA_REGISTRIES=registry.example.org, 10.0.0.5:5000,[::1]:5000,", "FAENA_REGISTRY_PRIVATE_NETWORKS=10.20.3.4/16,::1",
 			"FAENA_WORKER_PLACES=7", "FAENA_WORKER_CPUS=3.5", "FAENA_WORKER_CAPABILITIES=CHOWN,SETUID", "FAENA_WORKER_ID=",
 		})
@@ -61,7 +61,7 @@ func TestLoadUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		if u.Serve.Listen != ":8443" || u.DataDir != "/srv/faena" || u.Log.Level != slog.LevelDebug || u.Log.Format != LogJSON ||
-			u.Limits.MaxParameter != 12<<20 || u.Limits.AsyncStartWithin != 90*time.Minute ||
+			u.Limits.MaxParameter != 12<<20 || u.Limits.AsyncStartWithin != 90*time.Minute || u.Limits.BacklogLimit != 0 ||
 			u.Retention != (Retention{Age: 151 * time.Minute}) || u.Server.Sync != SyncAlways ||
 			u.Worker.Places != 7 || u.Worker.CPUs != 3.5 || u.Worker.ID == "" {
 			t.Errorf("a value was not taken: %+v", u)
@@ -103,6 +103,7 @@ func TestLoadUp_Bad(t *testing.T) {
 		{"another daemon's", "FAENA_NATS_URLS=nats://10.0.0.1:4222", "FAENA_NATS_URLS is no setting of this daemon, it is one of faena-api"},
 		{"duration without a unit", "FAENA_WORKER_IDLE_TTL=90", `FAENA_WORKER_IDLE_TTL is "90": it cannot be read; right would be a duration such as 500ms, 90s, 10m or 24h`},
 		{"duration out of range", "FAENA_DRAIN_AFTER=11m", "FAENA_DRAIN_AFTER is 11m, must be from 0s to 10m"},
+		{"a backlog of less than nothing", "FAENA_BACKLOG_LIMIT=-1", "FAENA_BACKLOG_LIMIT is -1, must be from 0 to 1000000"},
 		{"size of an unknown unit", "FAENA_MAX_PARAMETER=6MB", `FAENA_MAX_PARAMETER is "6MB": it is no size; right would be a size such as 1048576, 512KiB, 64MiB or 2GiB`},
 		{"negative size", "FAENA_MAX_PARAMETER=-1", `FAENA_MAX_PARAMETER is "-1": it is no size; right would be a size such as 1048576, 512KiB, 64MiB or 2GiB`},
 		{"size that overflows", "FAENA_DISK_MIN_FREE=9999999999TiB", `FAENA_DISK_MIN_FREE is "9999999999TiB": it is too large; right would be a size such as 1048576, 512KiB, 64MiB or 2GiB`},

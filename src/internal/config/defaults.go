@@ -49,7 +49,7 @@ func DefaultWorker() Worker {
 }
 
 func defaultLimits() Limits {
-	return Limits{MaxParameter: 6 << 20, AsyncStartWithin: 24 * time.Hour, DrainAfter: 20 * time.Second}
+	return Limits{MaxParameter: 6 << 20, AsyncStartWithin: 24 * time.Hour, BacklogLimit: 10_000, DrainAfter: 20 * time.Second}
 }
 
 func defaultRetention() Retention { return Retention{Age: 7 * 24 * time.Hour, Bytes: 10 << 30} }

@@ -113,6 +113,9 @@ type Limits struct {
 	MaxParameter Size `envconfig:"MAX_PARAMETER"`
 	// AsyncStartWithin is the latest start of an asynchronous activation after it was accepted.
 	AsyncStartWithin time.Duration `envconfig:"ASYNC_START_WITHIN"`
+	// BacklogLimit is how many asynchronous activations of a user may wait in a group beyond the user's limit, until slots are free;
+	// 0 refuses them instead.
+	BacklogLimit int `envconfig:"BACKLOG_LIMIT"`
 	// DrainAfter is how long a stopping API goes on waiting for activations before it answers 202 with a Location.
 	DrainAfter time.Duration `envconfig:"DRAIN_AFTER"`
 }
