@@ -72,7 +72,7 @@ func (c *checks) id(setting, id string) {
 	}
 }
 
-// What a NATS server may keep, and a group of it: a quarter of a group's share must hold some messages of a MiB.
+// What a NATS server may keep, and a group of it: a sixteenth of a group's share must hold some messages of a MiB.
 const (
 	minStore      Size = 256 << 20
 	maxStore      Size = 1 << 50
@@ -210,10 +210,10 @@ func (n *NATS) check(c *checks) {
 		u, err := url.Parse(text)
 		switch {
 		case err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls"}, u.Scheme):
-			// The text is not repeated: where it cannot be parsed, a password may stand anywhere in it.
+			// Nothing of the text is repeated: a password may stand anywhere in it, with an @ and a # even where the host is looked for.
 			c.fail("NATS_URLS", "has what is no address of a server, such as nats://10.0.0.5:4222")
 		case u.User != nil:
-			c.fail("NATS_URLS", "has a user or password for %s: secrets are files, use FAENA_NATS_NKEY_FILE", u.Host)
+			c.fail("NATS_URLS", "has a user or password: secrets are files, use FAENA_NATS_NKEY_FILE")
 		}
 	}
 	c.together("NATS_CERT_FILE", n.CertFile != "", "NATS_KEY_FILE", n.KeyFile.Path != "")

@@ -285,7 +285,7 @@ func TestLoadWorker(t *testing.T) {
 		}
 	})
 	for name, c := range map[string]struct{ env, want string }{
-		"password in the address": {"FAENA_NATS_URLS=nats://bob:hunter2@10.0.0.5:4222", "FAENA_NATS_URLS has a user or password for 10.0.0.5:4222: secrets are files, use FAENA_NATS_NKEY_FILE"},
+		"password in the address": {"FAENA_NATS_URLS=nats://bob:hunter2@10.0.0.5:4222", "FAENA_NATS_URLS has a user or password: secrets are files, use FAENA_NATS_NKEY_FILE"},
 		"no server's address":     {"FAENA_NATS_URLS=http://bob:hunter2@h", "FAENA_NATS_URLS has what is no address of a server, such as nats://10.0.0.5:4222"},
 		"no server":               {"FAENA_NATS_URLS=,", "FAENA_NATS_URLS is empty, must name a server such as nats://127.0.0.1:4222"},
 		"replicas":                {"FAENA_NATS_REPLICAS=2", "FAENA_NATS_REPLICAS is 2, must be 1 or 3"},

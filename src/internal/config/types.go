@@ -57,13 +57,16 @@ func (s Size) String() string {
 	return strconv.FormatInt(int64(s), 10)
 }
 
+// hostLetters are those of a host's name, of an address and of its zone.
+const hostLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:%"
+
 // Address is host:port to listen on. Without a host it is every address of this host; port 0 is any free one.
 type Address string
 
 // Decode reads an address.
 func (a *Address) Decode(text string) error {
-	_, port, err := net.SplitHostPort(text)
-	if err != nil {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil || strings.ContainsFunc(host, func(r rune) bool { return !strings.ContainsRune(hostLetters, r) }) {
 		return errors.New("is no address")
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > math.MaxUint16 {
