@@ -67,7 +67,7 @@ DURATION ?= 1m
 fuzz: setup ## run every fuzz target, each for DURATION (1m)
 	cd src && for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		for target in $$(go test -list '^Fuzz' "$$dir" | grep '^Fuzz'); do \
-			echo "$$dir $$target"; nice -n 19 go test -run '^$$' -fuzz "^$$target\$$" -fuzztime '$(DURATION)' "$$dir"; \
+			echo "$$dir $$target"; nice -n 19 go test -run '^$$' -fuzz "^$$target\$$" -fuzztime '$(DURATION)' -fuzzminimizetime 100x "$$dir"; \
 		done; \
 	done
 
