@@ -149,8 +149,9 @@ type Storage struct {
 	// MaxStore is how much disk one NATS server may use for streams: its max_file_store, or less. New work is refused from 80 %
 	// on.
 	MaxStore Size `envconfig:"NATS_MAX_STORE"`
-	// GroupStore is how much of it one group of workers may take: a quarter for its queue, a quarter for its live records, half
-	// for its objects. New work of the group is refused from 80 % of any of them on.
+	// GroupStore is how much of it one group of workers may take, in parts of sixteen: 3 for its queue, 3 for its backlog, 4 for
+	// its live records, 5 for its objects, 1 for its dead letters. New work of the group is refused from 80 % of queue, records or
+	// objects on.
 	GroupStore Size `envconfig:"GROUP_MAX_STORE"`
 }
 

@@ -47,7 +47,7 @@ type Options struct {
 	Group      string        // of a worker, whose clock is that of its queue's server; none is an API
 	Replicas   int           // of each stream and bucket, 1 or 3; default 1
 	MaxStore   int64         // what one server may keep on disk; default: the Server's, or 8 GiB
-	GroupStore int64         // what a group may keep of it: a quarter queue, a quarter records, half objects; default: MaxStore
+	GroupStore int64         // what a group may keep of it, see groupConfigs for the shares; default: MaxStore
 	ObjectTTL  time.Duration // of objects that their record's removal has left behind; default 8 days
 	AckWait    time.Duration // default faena.AckWait; tests shorten it
 }

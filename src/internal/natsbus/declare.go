@@ -271,12 +271,25 @@ func (b *Bus) declareStreams(ctx context.Context, want []jetstream.StreamConfig)
 	if err := replicated(have, want); err != nil {
 		return err
 	}
+	// What is to reserve less comes first: the servers may have no room for the others before that.
+	want = slices.Clone(want)
+	slices.SortStableFunc(want, func(a, b jetstream.StreamConfig) int {
+		return cmp.Compare(frees(have[b.Name], b), frees(have[a.Name], a))
+	})
 	for i := range want {
 		if err := b.declareStream(ctx, have[want[i].Name], &want[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// frees is how much less a stream would reserve than it does.
+func frees(have *jetstream.StreamInfo, want jetstream.StreamConfig) int64 {
+	if have == nil {
+		return 0
+	}
+	return max(0, have.Config.MaxBytes-max(0, want.MaxBytes))
 }
 
 // streamInfo describes a stream; nil where there is none.
@@ -301,10 +314,14 @@ func (b *Bus) declareStream(ctx context.Context, have *jetstream.StreamInfo, wan
 		return nil
 	}
 	changed := kept(have.Config, *want)
+	if want.MaxBytes > 0 && have.State.Bytes > uint64(want.MaxBytes) {
+		// Its share was lowered. It keeps what it may hold until it holds no more than its share: see DESIGN.md.
+		changed.MaxBytes = have.Config.MaxBytes
+	}
 	if sameStream(have.Config, changed) {
 		return nil
 	}
-	why, err := b.loses(ctx, have, want)
+	why, err := b.loses(ctx, have, &changed)
 	if why != "" && strings.HasPrefix(want.Name, objectsPrefix) {
 		// The retention was shortened: objects keep their age until none is older, their records take most with them.
 		changed.MaxAge = have.Config.MaxAge

@@ -169,7 +169,7 @@ func healthy(t *testing.T, b *natsbus.Bus, groups ...string) {
 		if err != nil {
 			return err
 		}
-		if n := 2 + 4*len(groups); len(all) != n {
+		if n := 3 + 6*len(groups); len(all) != n {
 			return fmt.Errorf("%d streams, want %d", len(all), n)
 		}
 		for _, s := range all {
@@ -232,7 +232,7 @@ func TestBus_Cluster(t *testing.T) {
 	})
 	t.Run("less storage than a group is to have", func(t *testing.T) {
 		large := join(t, c, natsbus.Options{Replicas: 3, GroupStore: 4 << 30})
-		isMisfit(t, func(ctx context.Context) error { return large.DeclareGroup(ctx, "y") }, "ACTIVATIONS-y", "1.0 GiB", "FAENA_GROUP_MAX_STORE")
+		isMisfit(t, func(ctx context.Context) error { return large.DeclareGroup(ctx, "y") }, "ACTIVATIONS-y", "768.0 MiB", "FAENA_GROUP_MAX_STORE")
 	})
 	t.Run("a bucket of heartbeats that does not answer hides no other", func(t *testing.T) { silentBucket(t, c, three) })
 	t.Run("a server is away", func(t *testing.T) {

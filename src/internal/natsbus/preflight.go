@@ -126,7 +126,7 @@ func (b *Bus) refused(ctx context.Context, have *jetstream.StreamInfo, want *jet
 	case code == codeNoPeers && strings.Contains(text, "insufficient storage"),
 		code == codeStorageFull, code == codeServerFull, code == codeAccountFull:
 		return misfit(err, "stream %s may keep %s, and no NATS server has so much of its max_file_store left: raise max_file_store "+
-			"(and FAENA_NATS_MAX_STORE with it), or lower FAENA_GROUP_MAX_STORE, now %s, of which a group's queue takes a quarter and its objects a half",
+			"(and FAENA_NATS_MAX_STORE with it), or lower FAENA_GROUP_MAX_STORE, now %s, of which a group's streams reserve three quarters",
 			want.Name, size(want.MaxBytes), size(b.o.GroupStore))
 	case code == codeNoPeers && want.Replicas > 1, code == codeNotClustered:
 		return b.tooFew(ctx, want, err)
@@ -200,8 +200,6 @@ func (b *Bus) loses(ctx context.Context, have *jetstream.StreamInfo, want *jetst
 			s.Msgs, s.NumSubjects, want.MaxMsgsPerSubject, now.MaxMsgsPerSubject), nil
 	case want.MaxMsgs > 0 && s.Msgs > uint64(want.MaxMsgs):
 		return fmt.Sprintf("it holds %d messages, and %d is all that it may", s.Msgs, want.MaxMsgs), nil
-	case want.MaxBytes > 0 && s.Bytes > uint64(want.MaxBytes):
-		return fmt.Sprintf("it holds %s, and %s is all that it may (max-bytes)", size(int64(min(s.Bytes, 1<<62))), size(want.MaxBytes)), nil
 	case lower(int64(now.MaxAge), int64(want.MaxAge)) && b.ServerNow().Sub(s.FirstTime) > want.MaxAge:
 		return fmt.Sprintf("it holds what is from %s, and %s is the age that it may have (max-age is %s)",
 			s.FirstTime.UTC().Format(time.RFC3339), want.MaxAge, now.MaxAge), nil

@@ -157,15 +157,27 @@ func TestBus_Declare(t *testing.T) {
 	t.Run("more bytes", func(t *testing.T) {
 		change(t, js, objectsStream, func(c *jetstream.StreamConfig) { c.MaxBytes = 64 << 20 })
 		for i := range 3 {
-			if err := b.PutObject(t.Context(), group, fmt.Sprint("out.", i), make([]byte, 12<<20)); err != nil {
-				t.Fatal(err)
-			}
+			noError(t, b.PutObject(t.Context(), group, fmt.Sprint("out.", i), make([]byte, 12<<20)))
 		}
-		isMisfit(t, b.Declare, objectsStream, "32.0 MiB", "max-bytes")
-		if err := b.DeleteObject(t.Context(), group, "out.0"); err != nil {
-			t.Fatal(err)
+		most := func() int64 {
+			t.Helper()
+			declared(t, b)
+			s, err := js.Stream(t.Context(), objectsStream)
+			noError(t, err)
+			return s.CachedInfo().Config.MaxBytes
 		}
-		declared(t, b)
+		if got := most(); got != 64<<20 {
+			t.Errorf("it may hold %d bytes while it holds more than its share", got)
+		}
+		if f, what, _, err := b.Fill(t.Context(), group); err != nil || f < 0.55 || f > 0.6 {
+			t.Errorf("%s is %.2f full, %v, want 36 of 64 MiB", what, f, err)
+		}
+		noError(t, b.DeleteObject(t.Context(), group, "out.0"))
+		noError(t, b.DeleteObject(t.Context(), group, "out.1"))
+		if got := most(); got != 20<<20 {
+			t.Errorf("it may hold %d bytes, want 5 of 16 parts of 64 MiB", got)
+		}
+		noError(t, b.DeleteObject(t.Context(), group, "out.2"))
 	})
 	t.Run("other subjects", func(t *testing.T) {
 		change(t, js, queueStream, func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "mine.>") })
@@ -258,7 +270,7 @@ func TestBus_Declare(t *testing.T) {
 	})
 	t.Run("less storage than a group is to have", func(t *testing.T) {
 		large := join(t, c, natsbus.Options{GroupStore: 1 << 30})
-		isMisfit(t, func(ctx context.Context) error { return large.DeclareGroup(ctx, "y") }, "ACTIVATIONS-y", "256.0 MiB", "max_file_store",
+		isMisfit(t, func(ctx context.Context) error { return large.DeclareGroup(ctx, "y") }, "ACTIVATIONS-y", "192.0 MiB", "max_file_store",
 			"FAENA_GROUP_MAX_STORE")
 	})
 	t.Run("replicas without a cluster", func(t *testing.T) {

@@ -92,7 +92,8 @@ func (b *Bus) deleteMessage(ctx context.Context, stream string, seq uint64) erro
 }
 
 // Fill returns the fullest of what the group's stores and the servers may hold, as a fraction of 1, with a word for
-// which it is, and how many records the group's bucket holds.
+// which it is, and how many records the group's bucket holds. The backlog is left out: where one user has filled it, calls that
+// need not wait go on.
 func (b *Bus) Fill(ctx context.Context, group string) (fraction float64, what string, records uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, listFor)
 	defer cancel()
@@ -101,10 +102,6 @@ func (b *Bus) Fill(ctx context.Context, group string) (fraction float64, what st
 		return 0, "", 0, err
 	}
 	live, err := b.state(ctx, recordsStream(group), recordsAnchor(group))
-	if err != nil {
-		return 0, "", 0, err
-	}
-	backlog, err := b.state(ctx, backlogStream(group), "")
 	if err != nil {
 		return 0, "", 0, err
 	}
@@ -121,10 +118,9 @@ func (b *Bus) Fill(ctx context.Context, group string) (fraction float64, what st
 		used uint64
 		of   int64
 	}{
-		{"the queue of group " + group, queue.Bytes, b.o.queueBytes()},
-		{"the backlog of group " + group, backlog.Bytes, b.o.backlogBytes()},
-		{"the bucket of live records of group " + group, live.Bytes, b.o.recordBytes()},
-		{"the object store of group " + group, objects.Bytes, b.o.objectBytes()},
+		{"the queue of group " + group, queue.Bytes, queue.most(b.o.queueBytes())},
+		{"the bucket of live records of group " + group, live.Bytes, live.most(b.o.recordBytes())},
+		{"the object store of group " + group, objects.Bytes, objects.most(b.o.objectBytes())},
 		// All replicas are counted. One server holds one of each at most: this is what it may have come to.
 		{"the servers' store", storage / uint64(b.o.Replicas), b.o.MaxStore},
 	} {
@@ -178,7 +174,12 @@ type streamState struct {
 	Messages uint64            `json:"messages"`
 	Bytes    uint64            `json:"bytes"`
 	Subjects map[string]uint64 `json:"subjects"`
+
+	maxBytes int64 // what the stream may hold; 0 or less is no limit
 }
+
+// most is what the stream may hold, which may be more than its share: see declareStream.
+func (s streamState) most(share int64) int64 { return max(s.maxBytes, share) }
 
 // state tells what a stream holds, messages of the subject without left out.
 func (b *Bus) state(ctx context.Context, stream, without string) (streamState, error) {
@@ -188,11 +189,15 @@ func (b *Bus) state(ctx context.Context, stream, without string) (streamState, e
 		Filter string `json:"subjects_filter,omitempty"`
 	}{without}
 	var info struct {
-		State streamState `json:"state"`
+		State  streamState `json:"state"`
+		Config struct {
+			MaxBytes int64 `json:"max_bytes"`
+		} `json:"config"`
 	}
 	if err := b.ask(ctx, api("STREAM.INFO", stream), in, &info); err != nil {
 		return streamState{}, fmt.Errorf("look at stream %s: %w", stream, err)
 	}
 	info.State.Messages -= info.State.Subjects[without]
+	info.State.maxBytes = info.Config.MaxBytes
 	return info.State, nil
 }
