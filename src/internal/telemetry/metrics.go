@@ -30,19 +30,26 @@ type Metrics struct {
 	admitted *children[admission, prometheus.Counter]
 	refused  *children[string, prometheus.Counter]
 	ended    *children[ending, prometheus.Counter]
-	drift    prometheus.Gauge
+	where    *prometheus.GaugeVec
+	drift    *prometheus.GaugeVec
+	released *children[string, prometheus.Counter]
 	leading  prometheus.Gauge
 	swept    *children[string, prometheus.Counter]
 	pruned   prometheus.Counter
 
 	unreadable *children[string, prometheus.Counter]
 
-	settled   *children[ending, prometheus.Counter]
-	stages    stages
-	abandoned *children[string, prometheus.Counter]
-	pulls     attempts
-	launches  attempts
-	removed   *children[string, prometheus.Counter]
+	settled    *children[ending, prometheus.Counter]
+	retried    *children[string, prometheus.Counter]
+	letters    *children[string, prometheus.Counter]
+	handedBack prometheus.Counter
+	draining   prometheus.Gauge
+	containers *prometheus.GaugeVec
+	stages     stages
+	abandoned  *children[string, prometheus.Counter]
+	pulls      attempts
+	launches   attempts
+	removed    *children[string, prometheus.Counter]
 
 	requests *children[request, prometheus.Counter]
 	latency  *children[string, prometheus.Observer]
@@ -89,9 +96,12 @@ func (m *Metrics) ofControl() {
 	})
 	m.refused = words(counter(m.registry, "faena_activations_refused_total", "Activations refused by this API, by reason.", "reason"))
 	m.ended = endings(counter(m.registry, "faena_activations_total", "Activations that ended, as recorded by this API.", "state", "reason"))
+	m.where = gauge(m.registry, "faena_activations",
+		"Activations by where they are: backlog, queued, running, or ended and not in history yet. The API that leads tells.", "group", "state")
 	m.drift = gauge(m.registry, "faena_conservation_drift",
-		"Activations admitted less those live or ended; anything but 0 for long is a defect. Of an appliance in one process only.").WithLabelValues()
-	m.leading = gauge(m.registry, "faena_leader", "Whether this API leads: it projects, sweeps and prunes.").WithLabelValues()
+		"Records without a message and messages without a live record; anything but 0 for long is a defect. The API that leads tells.", "group")
+	m.released = words(counter(m.registry, "faena_released_total", "Activations that have left the backlog for a slot.", "group"))
+	m.leading = gauge(m.registry, "faena_leader", "Whether this API leads: it projects, releases, sweeps and prunes.").WithLabelValues()
 	m.swept = words(counter(m.registry, "faena_swept_total", "Activations that nobody else would have ended, by reason.", "reason"))
 	m.pruned = counter(m.registry, "faena_pruned_total", "Records of ended activations removed by age or size.").WithLabelValues()
 }
@@ -100,7 +110,15 @@ func (m *Metrics) ofWorker() {
 	m.settled = endings(counter(m.registry, "faena_worker_settled_total", "Activations that this worker ended.", "state", "reason"))
 	m.stages = newStages(histogram(m.registry, "faena_activation_stage_seconds",
 		"How long activations that this worker ended took, by stage; start of a cold one only.", "stage"))
-	m.abandoned = words(counter(m.registry, "faena_worker_abandoned_total", "Activations given up without being settled.", "reason"))
+	m.retried = words(counter(m.registry, "faena_worker_retries_total", "Activations that this worker has queued again, by why the attempt ended.", "reason"))
+	m.letters = words(counter(m.registry, "faena_worker_dead_letters_total", "Dead letters that this worker has written.", "reason"))
+	m.handedBack = counter(m.registry, "faena_worker_handed_back_total",
+		"Messages that an earlier life of this worker held, handed back at its start.").WithLabelValues()
+	m.draining = gauge(m.registry, "faena_worker_draining", "Whether this worker takes nothing more because it was asked to drain.").WithLabelValues()
+	m.containers = gauge(m.registry, "faena_worker_containers_drift",
+		"Containers of this worker that the engine has and its pool has not (unknown), or the other way round (missing), at the last sweep.", "what")
+	m.abandoned = words(counter(m.registry, "faena_worker_abandoned_total",
+		"Activations given up without being settled, their results thrown away.", "reason"))
 	m.pulls = newAttempts(histogram(m.registry, "faena_image_pull_seconds", "Pulls of images.", "outcome"))
 	m.launches = newAttempts(histogram(m.registry, "faena_container_launch_seconds", "Making and starting of containers.", "outcome"))
 	m.removed = words(counter(m.registry, "faena_worker_removed_total", "Orphaned containers and unused images removed.", "what"))
@@ -124,15 +142,30 @@ func (m *Metrics) Refused(reason string) { m.refused.get(reason).Inc() }
 // Recorded counts an activation that has ended, wherever it ended.
 func (m *Metrics) Recorded(r *faena.Record) { m.ended.get(ending{r.State, r.Reason}).Inc() }
 
-// Drift sets how many activations are missing from the count of what was admitted, is live and has ended.
-func (m *Metrics) Drift(n int64) { m.drift.Set(float64(n)) }
+// Conserved sets where the activations of a group are; nil: it is not for this process to say any more.
+func (m *Metrics) Conserved(group string, is *faena.Conservation) {
+	if is == nil {
+		m.where.DeletePartialMatch(prometheus.Labels{"group": group})
+		m.drift.DeleteLabelValues(group)
+		return
+	}
+	m.drift.WithLabelValues(group).Set(float64(is.Drift))
+	for state, n := range map[string]int{"backlog": is.Backlog, "queued": is.Queued, "running": is.Running, "ended": is.Ended} {
+		m.where.WithLabelValues(group, state).Set(float64(n))
+	}
+}
+
+// Released counts an activation that has left the backlog for a slot.
+func (m *Metrics) Released(group string) { m.released.get(group).Inc() }
 
 // Leading sets whether this API leads.
-func (m *Metrics) Leading(yes bool) {
+func (m *Metrics) Leading(yes bool) { set(m.leading, yes) }
+
+func set(g prometheus.Gauge, yes bool) {
 	if yes {
-		m.leading.Set(1)
+		g.Set(1)
 	} else {
-		m.leading.Set(0)
+		g.Set(0)
 	}
 }
 
@@ -146,6 +179,24 @@ func (m *Metrics) Pruned(n int) { m.pruned.Add(float64(n)) }
 func (m *Metrics) Settled(r *faena.Record) {
 	m.settled.get(ending{r.State, r.Reason}).Inc()
 	m.stages.observe(r)
+}
+
+// Retried counts an activation that this worker has queued again.
+func (m *Metrics) Retried(reason faena.Reason) { m.retried.get(string(reason)).Inc() }
+
+// DeadLettered counts a dead letter.
+func (m *Metrics) DeadLettered(reason faena.Reason) { m.letters.get(string(reason)).Inc() }
+
+// HandedBack counts what an earlier life of this worker held.
+func (m *Metrics) HandedBack() { m.handedBack.Inc() }
+
+// Draining sets whether this worker takes nothing more.
+func (m *Metrics) Draining(yes bool) { set(m.draining, yes) }
+
+// Containers sets how many containers only the engine knows, and how many only the pool.
+func (m *Metrics) Containers(unknown, missing int) {
+	m.containers.WithLabelValues("unknown").Set(float64(unknown))
+	m.containers.WithLabelValues("missing").Set(float64(missing))
 }
 
 // Abandoned counts an activation that this worker gave up without settling it.
