@@ -30,7 +30,7 @@ func (i life) killWorker(t *testing.T) victim {
 	ida := i.User(t, "ida", 5)
 	ida.DeployHold(t, "idas")
 	v := victim{Caller: ida, id: ida.Queue(t, "idas", "mid-run")}
-	v.worker = i.daemon(t, ida.Is(t, 20*time.Second, v.id, client.StateRunning).Worker)
+	v.worker = i.Daemon(t, ida.Is(t, 20*time.Second, v.id, client.StateRunning).Worker)
 	if v.left = faenatest.Engine(t).Containers(t, "faena.worker="+v.worker.Name); len(v.left) == 0 {
 		t.Errorf("%s has no containers", v.worker.Name)
 	}
@@ -49,16 +49,6 @@ func (i life) killWorker(t *testing.T) victim {
 		return err
 	})
 	return v
-}
-
-// installation.Daemon finds a installation.Daemon by its name.
-func (i life) daemon(t *testing.T, name string) *installation.Daemon {
-	t.Helper()
-	at := slices.IndexFunc(i.All, func(d *installation.Daemon) bool { return d.Name == name })
-	if at < 0 {
-		t.Fatalf("there is no %q", name)
-	}
-	return i.All[at]
 }
 
 // testWorkerKilled sees to what a killed worker ran, and to the worker when it is back.
@@ -180,7 +170,7 @@ func (i life) testDrain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	worker := i.daemon(t, running.Worker)
+	worker := i.Daemon(t, running.Worker)
 	worker.Terminate(t)
 	installation.Within(t, 10*time.Second, "it is known that the worker drains", func() error {
 		list, err := client.Read[client.WorkerList](i.Admin(1).Get(t, "/v1/workers"))

@@ -15,7 +15,7 @@ import (
 	"faena.dev/faena/internal/endtoend/installation"
 )
 
-// testHeld fills all installation.Places. What runs and what waits is cancelled at the API that has not taken it, and a log is read there while
+// testHeld fills all places. What runs and what waits is cancelled at the API that has not taken it, and a log is read there while
 // it is written.
 func (i life) testHeld(t *testing.T) {
 	bob := i.User(t, "bob", 20)

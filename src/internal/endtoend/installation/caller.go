@@ -19,10 +19,15 @@ type Caller struct {
 	User string
 }
 
+// Admin is the first admin at an API, As anybody.
 func (i *Installation) Admin(api int) Caller           { return i.As(api, AdminName) }
 func (i *Installation) As(api int, user string) Caller { return Caller{i, api, user} }
-func (c Caller) At(api int) Caller                     { return Caller{c.I, api, c.User} }
-func (c Caller) Other() Caller                         { return c.At(1 - c.API) }
+
+// At is the same user at another API, Other at the other one of two.
+func (c Caller) At(api int) Caller { return Caller{c.I, api, c.User} }
+func (c Caller) Other() Caller     { return c.At(1 - c.API) }
+
+// Get, Delete and Put make calls with paths below the API's address.
 func (c Caller) Get(t testing.TB, path string) (*http.Response, error) {
 	t.Helper()
 	return c.Do(t, http.MethodGet, path, nil)
@@ -60,6 +65,7 @@ func (c Caller) Do(t testing.TB, method, path string, body []byte, headers ...st
 	return c.I.Gateway.Do(req)
 }
 
+// Password is the user's.
 func (c Caller) Password() string {
 	if c.User == AdminName {
 		return c.I.Password
@@ -96,6 +102,7 @@ func (c Caller) Deploy(t testing.TB, name string, change func(*client.Spec), arg
 	return f
 }
 
+// Spec is what Deploy deploys.
 func (c Caller) Spec(change func(*client.Spec), args ...string) client.Spec {
 	s := client.Spec{Image: c.I.Image, Args: args, MemoryBytes: 32 << 20, Registry: &client.Credentials{Username: Puller.Username, Password: Puller.Password}}
 	if change != nil {
@@ -165,6 +172,7 @@ func (c Caller) Record(t testing.TB, id string) (client.Activation, error) {
 	return client.Read[client.Activation](c.Get(t, "/v1/activations/"+id))
 }
 
+// Result and Logs are the bytes of an activation's.
 func (c Caller) Result(t testing.TB, id string) string {
 	return c.bytes(t, "/v1/activations/"+id+"/result")
 }
@@ -186,6 +194,7 @@ func (c Caller) bytes(t testing.TB, path string) string {
 	return string(text)
 }
 
+// Terminal reports whether an activation in this state has ended.
 func Terminal(s client.State) bool { return s != client.StateQueued && s != client.StateRunning }
 
 // Is waits until an activation is in a state.

@@ -54,6 +54,7 @@ type Installation struct {
 	Keys          PublicKeys   // of group default
 	Gateway       *http.Client // with the gateway's certificate
 	Password      string       // the first admin's
+	Network       string       // of the containers
 	Ledger        Ledger
 
 	t        testing.TB // that it lives as long as
@@ -62,8 +63,7 @@ type Installation struct {
 	init     string // faena-init
 	gateways *faenatest.CA
 	servers  Servers
-	ports    []int  // for daemons, that are left
-	network  string // of the containers
+	ports    []int // for daemons, that are left
 }
 
 // Options say what an installation is made of.
@@ -73,8 +73,9 @@ type Options struct {
 	Race          bool     // the programs have the race detector
 	Failpoints    bool     // the programs have failpoints: see Daemon.Tell
 	API, Worker   []string // settings of each, beyond those that it needs
+	Groups        []string // beyond the default one, each with one worker, which has its name: see WorkerID
 	// Servers starts NATS with the file of faena-api nats-config in its configuration; nil: three servers in this process.
-	Servers func(authorization []byte) Servers
+	Servers func(i *Installation, authorization []byte) Servers
 }
 
 // Servers are the messaging system.
@@ -103,52 +104,96 @@ func Install(t testing.TB, o Options) *Installation {
 	}
 	o.APIs, o.Workers, o.Places = cmp.Or(o.APIs, 2), cmp.Or(o.Workers, 2), cmp.Or(o.Places, Places)
 	i := &Installation{t: t, o: o, Dir: dir, init: faenatest.InitBinary(t), programs: filepath.Join(dir, "bin"), CA: faenatest.NewCA(t),
-		gateways: faenatest.NewCA(t), ports: faenatest.Ports(t, 2*(o.APIs+o.Workers)+4),
-		network: "faena-" + strings.ToLower(rand.Text()[:8]), Registry: faenatest.Registry(t, faenatest.RegistryOptions{Username: Puller.Username, Password: Puller.Password})}
+		gateways: faenatest.NewCA(t), ports: faenatest.Ports(t, 2*(o.APIs+o.Workers+len(o.Groups))+4),
+		Network: "faena-" + strings.ToLower(rand.Text()[:8]), Registry: faenatest.Registry(t, faenatest.RegistryOptions{Username: Puller.Username, Password: Puller.Password})}
 	if err := os.Mkdir(i.programs, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	buildPrograms(t, i.programs, o)
 	engine := faenatest.Engine(t)
-	t.Cleanup(func() { engine.Delete(t, "/networks/"+i.network) })
+	t.Cleanup(func() { engine.Delete(t, "/networks/"+i.Network) })
 	i.Image = i.Push(t, "say", "v1")
 	certificate := i.gateways.IssueClient("gateway", gatewaySAN)
 	i.Gateway = &http.Client{Transport: &http.Transport{TLSClientConfig: i.CA.Client(certificate), ForceAttemptHTTP2: true}, Timeout: 2 * time.Minute}
 	t.Cleanup(i.Gateway.CloseIdleConnections)
 
-	apiKeys := i.Keygen(t, "faena-api", "api")
-	i.Keys = i.Keygen(t, "faena-worker", faena.DefaultGroup)
-	authorization := []byte(i.Run(t, "faena-api", "nats-config", "--api-nkey", apiKeys.Nkey, "--group", faena.DefaultGroup+"="+i.Keys.Nkey))
-	if o.Servers != nil {
-		i.servers = o.Servers(authorization)
-	} else {
-		i.NATS = natstest.StartCluster(t, 3, natstest.Options{CA: i.CA, MaxStore: maxStore, Authorization: authorization})
-		i.servers = i.NATS
+	keys := i.connect(t)
+	i.start(t)
+	for n, group := range i.groups() {
+		i.Faena(t, keys[n], "groups", "put", group, "--keys", "-")
+		if n > 0 {
+			i.NewWorker(group, group, group).Start(t)
+		}
 	}
-	i.Documents = openDocuments(t, i.CA, dir)
-	for n := range o.APIs {
-		i.APIs = append(i.APIs, i.NewAPI(fmt.Sprintf("api-%d", n+1)))
-		i.APIs[n].Start(t)
-	}
-	for n := range o.Workers {
-		i.Workers = append(i.Workers, i.NewWorker(fmt.Sprintf("%d", n+1), faena.DefaultGroup, faena.DefaultGroup))
-		i.Workers[n].Start(t)
-	}
-	for _, d := range append(i.APIs, i.Workers...) {
-		i.Serves(t, d)
-	}
-	i.Password = strings.TrimSpace(i.Run(t, "faena-api", "admin", "create", AdminName, "--socket", i.Socket(i.APIs[0].Name)))
-	i.Login(t, 0, AdminName, i.Password)
-	i.Faena(t, i.Keys.Text, "groups", "put", faena.DefaultGroup, "--keys", "-")
 	for n := range i.APIs {
-		i.GroupIs(t, n, faena.DefaultGroup, client.GroupStateReady)
+		for _, group := range i.groups() {
+			i.GroupIs(t, n, group, client.GroupStateReady)
+		}
 		i.LacksNothing(t, i.APIs[n])
 	}
 	return i
 }
 
+func (i *Installation) groups() []string { return append([]string{faena.DefaultGroup}, i.o.Groups...) }
+
+// connect makes all keys, starts NATS with them, and the document store. It returns the groups' public keys.
+func (i *Installation) connect(t testing.TB) (keys []string) {
+	t.Helper()
+	config := []string{"nats-config", "--api-nkey", i.Keygen(t, "faena-api", "api").Nkey}
+	for n, group := range i.groups() {
+		k := i.Keygen(t, "faena-worker", group)
+		if n == 0 {
+			i.Keys = k
+		}
+		keys, config = append(keys, k.Text), append(config, "--group", group+"="+k.Nkey)
+	}
+	authorization := []byte(i.Run(t, "faena-api", config...))
+	if i.o.Servers != nil {
+		i.servers = i.o.Servers(i, authorization)
+	} else {
+		i.NATS = natstest.StartCluster(t, 3, natstest.Options{CA: i.CA, MaxStore: maxStore, Authorization: authorization})
+		i.servers = i.NATS
+	}
+	i.Documents = openDocuments(t, i.CA, i.Dir)
+	return keys
+}
+
+// start starts the APIs and the workers of group default, and makes the first admin.
+func (i *Installation) start(t testing.TB) {
+	t.Helper()
+	for n := range i.o.APIs {
+		i.APIs = append(i.APIs, i.NewAPI(fmt.Sprintf("api-%d", n+1)))
+		i.APIs[n].Start(t)
+	}
+	for n := range i.o.Workers {
+		i.Workers = append(i.Workers, i.NewWorker(fmt.Sprintf("%d", n+1), faena.DefaultGroup, faena.DefaultGroup))
+		i.Workers[n].Start(t)
+	}
+	for _, d := range slices.Concat(i.APIs, i.Workers) {
+		i.Serves(t, d)
+	}
+	i.Password = strings.TrimSpace(i.Run(t, "faena-api", "admin", "create", AdminName, "--socket", i.Socket(i.APIs[0].Name)))
+	i.Login(t, 0, AdminName, i.Password)
+}
+
+// Program is the path of a program.
 func (i *Installation) Program(name string) string { return filepath.Join(i.programs, name) }
-func (i *Installation) Socket(api string) string   { return filepath.Join(i.Dir, api, "admin.sock") }
+
+// Socket is the admin socket of an API.
+func (i *Installation) Socket(api string) string { return filepath.Join(i.Dir, api, "admin.sock") }
+
+// Daemon is the daemon of a name: an API's instance or a worker's id, which WorkerID tells.
+func (i *Installation) Daemon(t testing.TB, name string) *Daemon {
+	t.Helper()
+	at := slices.IndexFunc(i.All, func(d *Daemon) bool { return d.Name == name })
+	if at < 0 {
+		t.Fatalf("there is no %q", name)
+	}
+	return i.All[at]
+}
+
+// WorkerID is the id of the worker of a name: a number in group default, the group's elsewhere.
+func (i *Installation) WorkerID(name string) string { return filepath.Base(i.Dir) + "-" + name }
 
 // Run is a command of a daemon's program, which must succeed, and returns what it prints.
 func (i *Installation) Run(t testing.TB, program string, args ...string) string {
@@ -181,6 +226,7 @@ func (i *Installation) Faena(t testing.TB, input string, args ...string) string 
 	return r.Out
 }
 
+// TryFaena is Faena that may fail.
 func (i *Installation) TryFaena(t testing.TB, input string, args ...string) Outcome {
 	t.Helper()
 	return command(t, environ(i.Dir), input, i.Program("faena"), args...)
@@ -196,6 +242,7 @@ func (i *Installation) Login(t testing.TB, api int, user, password string) {
 	i.Faena(t, password, args...)
 }
 
+// KeyDir is where Keygen writes.
 func (i *Installation) KeyDir(name string) string { return filepath.Join(i.Dir, "keys-"+name) }
 
 func (i *Installation) port() (address string) {
@@ -234,16 +281,16 @@ func (i *Installation) Believe(d *Daemon) {
 
 // NewWorker makes a worker of a group, with the keys of a group, which is the same one unless it pretends.
 func (i *Installation) NewWorker(name, group, keys string) *Daemon {
-	d := &Daemon{Name: filepath.Base(i.Dir) + "-" + name, program: i.Program("faena-worker"), Operations: i.port(), control: i.control(name), log: &logBook{}}
+	d := &Daemon{Name: i.WorkerID(name), program: i.Program("faena-worker"), Operations: i.port(), control: i.control(name), log: &logBook{}}
 	d.Env = environ(i.Dir, append(slices.Concat(i.shared(keys), i.o.Worker), "FAENA_WORKER_ID="+d.Name, "FAENA_WORKER_GROUP="+group, "FAENA_DATA_DIR="+filepath.Join(i.Dir, name),
 		"FAENA_OPERATIONS_LISTEN="+d.Operations, fmt.Sprintf("FAENA_WORKER_PLACES=%d", i.o.Places), "FAENA_WORKER_DRAIN_WITHIN=10s",
-		"FAENA_INIT_PATH="+i.init, "FAENA_DOCKER_NETWORK="+i.network, "FAENA_DISK_MIN_FREE=1MiB")...)
+		"FAENA_INIT_PATH="+i.init, "FAENA_DOCKER_NETWORK="+i.Network, "FAENA_DISK_MIN_FREE=1MiB")...)
 	faenatest.NoContainersLeft(i.t, d.Name)
 	i.attend(d)
 	return d
 }
 
-// attend makes a Daemon end with the test, and looks at what it has said.
+// attend makes a daemon end with the test, and looks at what it has said.
 func (i *Installation) attend(d *Daemon) {
 	i.All = append(i.All, d)
 	i.t.Cleanup(func() {
@@ -275,7 +322,7 @@ func (i *Installation) Push(t testing.TB, args ...string) string {
 	return faenatest.Push(t, i.Registry, "function", image, &Puller)
 }
 
-// Readiness is what a Daemon says on its operations listener.
+// Readiness is what a daemon says on its operations listener.
 func Readiness(t testing.TB, d *Daemon) (status int, r client.Readiness, err error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+d.Operations+"/readyz", nil)
@@ -294,7 +341,7 @@ func Readiness(t testing.TB, d *Daemon) (status int, r client.Readiness, err err
 	return res.StatusCode, r, err
 }
 
-// Serves waits until a Daemon takes calls, or activations.
+// Serves waits until a daemon takes calls, or activations.
 func (i *Installation) Serves(t testing.TB, d *Daemon) {
 	t.Helper()
 	Within(t, 40*time.Second, d.Name+" is ready", func() error {
@@ -306,7 +353,7 @@ func (i *Installation) Serves(t testing.TB, d *Daemon) {
 	})
 }
 
-// LacksNothing waits until a Daemon names nothing as missing.
+// LacksNothing waits until a daemon names nothing as missing.
 func (i *Installation) LacksNothing(t testing.TB, d *Daemon) {
 	t.Helper()
 	Within(t, 20*time.Second, d.Name+" lacks nothing", func() error {
@@ -330,7 +377,7 @@ func (i *Installation) GroupIs(t testing.TB, api int, name string, want client.G
 	})
 }
 
-// Within is faenatest.EventuallyNil for conditions that cost a Daemon something: it looks twenty times a second. What takes long is
+// Within is faenatest.EventuallyNil for conditions that cost a daemon something: it looks twenty times a second. What takes long is
 // logged.
 func Within(t testing.TB, limit time.Duration, what string, cond func() error) {
 	t.Helper()

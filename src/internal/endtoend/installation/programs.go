@@ -143,7 +143,7 @@ func (d *Daemon) Terminate(t testing.TB) {
 	}
 }
 
-// Wait waits for the end of a Daemon that was told to stop.
+// Wait waits for the end of a daemon that was told to stop.
 func (d *Daemon) Wait(t testing.TB) {
 	t.Helper()
 	select {
@@ -159,7 +159,7 @@ func (d *Daemon) Wait(t testing.TB) {
 	d.cmd = nil
 }
 
-// stopWithin is how long a Daemon may take to stop: longer than FAENA_DRAIN_AFTER and FAENA_WORKER_DRAIN_WITHIN of the tests.
+// stopWithin is how long a daemon may take to stop: longer than FAENA_DRAIN_AFTER and FAENA_WORKER_DRAIN_WITHIN of the tests.
 const stopWithin = 40 * time.Second
 
 // Kill is kill -9.
@@ -172,7 +172,7 @@ func (d *Daemon) Kill(t testing.TB) {
 	d.cmd = nil
 }
 
-// logBook keeps what a Daemon says, over all of its lives.
+// logBook keeps what a daemon says, over all of its lives.
 type logBook struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -184,7 +184,7 @@ func (l *logBook) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-// check fails the test where a Daemon has said what none may say, and shows the end of what it said where the test has failed.
+// check fails the test where a daemon has said what none may say, and shows the end of what it said where the test has failed.
 func (l *logBook) check(t testing.TB, name string) {
 	t.Helper()
 	const shown = 150
