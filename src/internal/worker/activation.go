@@ -33,11 +33,12 @@ type activation struct {
 	ctx             context.Context // ends, with its cause, when the run must end
 	stop            context.CancelCauseFunc
 	log             logTail
+	entry           *entry       // where it stands in the journal
 	confirmedAt     atomic.Int64 // nanoseconds since received: the last confirmation's departure
+	fenced          atomic.Bool  // it was not confirmed for so long that somebody else may have it; for good
 	checks          atomic.Int32 // looks at it that are under way or asked for
 	mu              sync.Mutex
-	attempt         int  // 0 until claimed
-	over            bool // nothing is left to fence: the process has ended, or never will start
+	phase
 	record          *faena.Record
 	recordRev       uint64
 	pullUS, startUS int64
@@ -45,11 +46,24 @@ type activation struct {
 	parameter       []byte
 }
 
-func newActivation(ctx context.Context, group string, d Delivery, now time.Time) *activation {
-	a := &activation{delivery: d, group: group, user: d.Message.Revision.User, id: d.Message.ID,
-		rev: d.Message.Revision, received: now}
-	if r := d.Message.Record; r != nil {
-		a.trace = r.TraceID()
+// phase is how far an activation has come here. The activation's lock guards it.
+type phase struct {
+	attempt     int    // 0 until claimed
+	over        bool   // nothing is left to fence: the process has ended, or never will start
+	lost        string // the worker that it is taken over from, with its attempt; "" where there is none
+	lostAttempt int
+}
+
+// newActivation makes one of a delivery. A message that cannot be read has no revision.
+func newActivation(ctx context.Context, group string, d Delivery, e *entry, now time.Time) *activation {
+	a := &activation{delivery: d, group: group, user: d.User, id: d.ID, entry: e, received: now}
+	if d.readable() {
+		a.user, a.id, a.rev = d.Message.Revision.User, d.Message.ID, d.Message.Revision
+		if r := d.Message.Record; r != nil {
+			a.trace = r.TraceID()
+		}
+	} else if !faena.ValidActivationID(a.id) {
+		a.id = "" // it has none
 	}
 	a.ctx, a.stop = context.WithCancelCause(ctx)
 	return a
@@ -67,11 +81,18 @@ func (a *activation) claimed(r *faena.Record, rev uint64) {
 	a.record, a.recordRev, a.attempt = r, rev, r.Attempt
 }
 
-// phase returns the attempt, 0 until claimed, and whether there is nothing left to fence.
-func (a *activation) phase() (attempt int, over bool) {
+// takesOver notes whom the activation is taken over from.
+func (a *activation) takesOver(r *faena.Record) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.attempt, a.over
+	a.lost, a.lostAttempt = r.Worker, r.Attempt
+}
+
+// now returns how far it has come.
+func (a *activation) now() phase {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.phase
 }
 
 // ended notes that there is no process to kill any more: from here on only the compare-and-set decides.
@@ -84,6 +105,15 @@ func (a *activation) ended() {
 // unconfirmed is how long ago the last successful confirmation left, or the delivery came.
 func (a *activation) unconfirmed(now time.Time) time.Duration {
 	return now.Sub(a.received) - time.Duration(a.confirmedAt.Load())
+}
+
+// lapsed reports whether somebody else may have been given the message meanwhile. It stays so: a confirmation from then on would
+// confirm the other one's hold.
+func (a *activation) lapsed(fence time.Duration) bool {
+	if a.unconfirmed(time.Now()) >= fence {
+		a.fenced.Store(true)
+	}
+	return a.fenced.Load()
 }
 
 // holds are the activations that a worker holds, by id. It is safe for concurrent use.
@@ -106,7 +136,9 @@ func (h *holds) add(a *activation) bool {
 func (h *holds) remove(a *activation) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.byID, a.id)
+	if h.byID[a.id] == a {
+		delete(h.byID, a.id)
+	}
 }
 
 func (h *holds) get(id string) *activation {

@@ -14,35 +14,67 @@ import (
 type verdict int
 
 const (
-	// proceed: make ready, claim, run.
+	// proceed: make ready, claim, run. It is queued, or its worker is lost and it may be run again.
 	proceed verdict = iota
-	// drop: acknowledge and do nothing else: absent, terminal, or a copy of a message that runs elsewhere.
+	// drop: acknowledge and do nothing else: absent, terminal, in the backlog, or a copy of a message that runs elsewhere.
 	drop
+	// wait: its next attempt is not due yet.
+	wait
 	// expire: it waited past its latest start.
 	expire
 	// cancel: its user asked for that before it started.
 	cancel
-	// lose: a redelivery of one that was started; its worker is lost.
+	// lose: a redelivery of one that was started and may not be run again; its worker is lost.
 	lose
 )
 
-// decide is the rule of design section 3, step 3. rec is nil where the record is absent; sequence and waited are the
-// delivery's stream sequence and the time since the server stamped it.
-func decide(rec *faena.Record, sequence uint64, waited time.Duration) verdict {
+// circumstances are what a record is judged by, besides what it says.
+type circumstances struct {
+	sequence uint64        // of the delivery, in the stream
+	waited   time.Duration // since the server stamped the message
+	now      time.Time     // by the server's clock
+	spec     *faena.Spec
+}
+
+// decide is the rule of design section 3, step 3. rec is nil where the record is absent.
+func decide(rec *faena.Record, c circumstances) verdict {
 	switch {
-	case rec == nil || rec.State.Terminal():
+	case rec == nil || rec.State.Terminal() || rec.Backlogged:
 		return drop
-	case rec.State == faena.StateRunning && rec.Sequence != sequence:
+	case rec.State == faena.StateRunning && rec.Sequence != c.sequence:
 		return drop
 	case rec.State == faena.StateRunning:
-		return lose
+		if _, again := c.spec.Retry(faena.ReasonWorkerLost, rec.Attempt, 0); !again || c.waited > latestStart(rec, c.spec) {
+			return lose
+		}
+		if rec.CancelRequested {
+			return cancel
+		}
+		return proceed
 	case rec.CancelRequested:
 		return cancel
-	case waited > rec.StartWithin():
+	case c.waited > latestStart(rec, c.spec):
 		return expire
+	case rec.NotBefore != nil && c.now.Before(*rec.NotBefore):
+		return wait
 	default:
 		return proceed
 	}
+}
+
+// latestStart is how long after the server has stamped its message an attempt may start. One that follows a lost worker may wait
+// as long again as the first, after all that the others have taken.
+func latestStart(rec *faena.Record, spec *faena.Spec) time.Duration {
+	if rec.State != faena.StateRunning {
+		return rec.StartWithin()
+	}
+	lost := time.Duration(rec.Attempt)
+	return (lost+1)*rec.StartWithin() + lost*(spec.Timeout()+faena.AckWait)
+}
+
+// judge decides on an activation's record as it is now.
+func (w *Worker) judge(a *activation, rec *faena.Record) verdict {
+	return decide(rec, circumstances{sequence: a.delivery.Sequence, waited: w.waited(a), now: w.o.ServerNow(), spec: &a.rev.Spec})
 }
 
 // standing is what a re-read record says to the worker that holds its message.
@@ -54,16 +86,18 @@ const (
 	superseded                 // another worker's, another attempt's, ended, or gone: kill and say nothing
 )
 
-// stands judges a re-read record. attempt is 0 while this worker has not claimed it.
-func stands(rec *faena.Record, worker string, attempt int, sequence uint64) standing {
+// stands judges a re-read record of an activation that this worker holds, claimed or not.
+func stands(rec *faena.Record, worker string, p phase, sequence uint64) standing {
 	switch {
-	case rec == nil || rec.State.Terminal():
+	case rec == nil || rec.State.Terminal() || rec.Backlogged:
 		return superseded
-	case rec.State == faena.StateRunning && (rec.Worker != worker || rec.Sequence != sequence):
+	case rec.State == faena.StateQueued && p.attempt != 0:
 		return superseded
-	case rec.State == faena.StateRunning && attempt != 0 && rec.Attempt != attempt:
+	case rec.State == faena.StateRunning && rec.Sequence != sequence:
 		return superseded
-	case rec.State == faena.StateQueued && attempt != 0:
+	case rec.State == faena.StateRunning && p.attempt != 0 && (rec.Worker != worker || rec.Attempt != p.attempt):
+		return superseded
+	case rec.State == faena.StateRunning && p.attempt == 0 && rec.Worker != worker && (rec.Worker != p.lost || rec.Attempt != p.lostAttempt):
 		return superseded
 	case rec.CancelRequested:
 		return wanted
@@ -77,7 +111,7 @@ func stands(rec *faena.Record, worker string, attempt int, sequence uint64) stan
 func (w *Worker) look(a *activation) (verdict, *faena.Record, uint64, error) {
 	d := a.delivery
 	if m := d.Message; !d.Redelivered && m.Record != nil && m.RecordRevision != 0 {
-		if v := decide(m.Record, d.Sequence, w.waited(a)); v == proceed {
+		if v := w.judge(a, m.Record); v == proceed {
 			return v, m.Record, m.RecordRevision, nil
 		}
 	}
@@ -85,7 +119,11 @@ func (w *Worker) look(a *activation) (verdict, *faena.Record, uint64, error) {
 	if err != nil {
 		return drop, nil, 0, err
 	}
-	return decide(rec, d.Sequence, w.waited(a)), rec, rev, nil
+	v := w.judge(a, rec)
+	if v == proceed && rec.State == faena.StateRunning {
+		a.takesOver(rec)
+	}
+	return v, rec, rev, nil
 }
 
 // read returns the record from the leader, nil where it is absent, trying again while the queue gives no answer.
@@ -110,7 +148,7 @@ func (w *Worker) read(ctx context.Context, a *activation) (*faena.Record, uint64
 func (w *Worker) claim(ctx context.Context, a *activation, rec *faena.Record, rev uint64) (verdict, *faena.Record, uint64, error) {
 	for pause := firstPause; ; pause = next(pause) {
 		mine := *rec
-		if err := mine.Claim(w.o.ID, a.delivery.Sequence, clock.Now()); err != nil {
+		if err := w.take(a, &mine); err != nil {
 			return drop, nil, 0, err
 		}
 		newRev, err := w.update(ctx, &mine, rev)
@@ -129,10 +167,19 @@ func (w *Worker) claim(ctx context.Context, a *activation, rec *faena.Record, re
 			a.claimed(rec, rev) // the answer was lost, the write was not
 			return proceed, rec, rev, nil
 		}
-		if v := decide(rec, a.delivery.Sequence, w.waited(a)); v != proceed {
+		if v := w.judge(a, rec); v != proceed {
 			return v, rec, rev, nil
 		}
 	}
+}
+
+// take makes a record this worker's that is queued, or whose worker is lost.
+func (w *Worker) take(a *activation, r *faena.Record) error {
+	r.NotBefore = nil
+	if r.State == faena.StateRunning {
+		return r.Reclaim(w.o.ID, clock.Now())
+	}
+	return r.Claim(w.o.ID, a.delivery.Sequence, clock.Now())
 }
 
 func (w *Worker) update(ctx context.Context, r *faena.Record, rev uint64) (uint64, error) {

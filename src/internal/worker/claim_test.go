@@ -8,37 +8,57 @@ import (
 )
 
 func TestDecide(t *testing.T) {
+	now := time.Now()
+	soon, past := now.Add(time.Second), now.Add(-time.Second)
 	queued := faena.Record{State: faena.StateQueued, StartWithinMS: 1000}
 	running := faena.Record{State: faena.StateRunning, Worker: "w2", Attempt: 1, Sequence: 7, StartWithinMS: 1000}
 	with := func(r faena.Record, change func(*faena.Record)) *faena.Record { change(&r); return &r }
+	wanted := func(r *faena.Record) { r.CancelRequested = true }
+	second := func(r *faena.Record) { r.Attempt = 2 }
+	never := faena.Spec{}.WithDefaults()
+	once := faena.Spec{Retries: 1, TimeoutMS: 1000}.WithDefaults()
+	other := faena.Spec{Retries: 1, RetryOn: []faena.Reason{faena.ReasonTimeout}}.WithDefaults()
 	for name, c := range map[string]struct {
 		rec      *faena.Record
+		spec     faena.Spec
 		sequence uint64
 		waited   time.Duration
 		want     verdict
 	}{
-		"absent":                      {nil, 7, 0, drop},
-		"queued":                      {&queued, 7, 0, proceed},
-		"queued, at its latest start": {&queued, 7, time.Second, proceed},
-		"queued, past it":             {&queued, 7, time.Second + 1, expire},
-		"queued, cancelled":           {with(queued, func(r *faena.Record) { r.CancelRequested = true }), 7, 0, cancel},
-		"queued, cancelled and past":  {with(queued, func(r *faena.Record) { r.CancelRequested = true }), 7, time.Hour, cancel},
-		"running, redelivery":         {&running, 7, 0, lose},
-		"running, redelivery, past":   {&running, 7, time.Hour, lose},
-		"running, a copy":             {&running, 8, 0, drop},
-		"running, an earlier copy":    {&running, 6, time.Hour, drop},
-		"running, cancelled, redelivery": {
-			with(running, func(r *faena.Record) { r.CancelRequested = true }), 7, 0, lose},
+		"absent":                         {nil, never, 7, 0, drop},
+		"queued":                         {&queued, never, 7, 0, proceed},
+		"queued, at its latest start":    {&queued, never, 7, time.Second, proceed},
+		"queued, past it":                {&queued, never, 7, time.Second + 1, expire},
+		"queued, cancelled":              {with(queued, wanted), never, 7, 0, cancel},
+		"queued, cancelled and past":     {with(queued, wanted), never, 7, time.Hour, cancel},
+		"in the backlog":                 {with(queued, func(r *faena.Record) { r.Backlogged = true }), once, 7, 0, drop},
+		"running, redelivery":            {&running, never, 7, 0, lose},
+		"running, redelivery, past":      {&running, never, 7, time.Hour, lose},
+		"running, a copy":                {&running, never, 8, 0, drop},
+		"running, an earlier copy":       {&running, never, 6, time.Hour, drop},
+		"running, cancelled, redelivery": {with(running, wanted), never, 7, 0, lose},
+
+		"again, not due":               {with(queued, func(r *faena.Record) { r.NotBefore = &soon }), once, 7, 0, wait},
+		"again, due":                   {with(queued, func(r *faena.Record) { r.NotBefore = &past }), once, 7, 0, proceed},
+		"again, not due, cancelled":    {with(queued, func(r *faena.Record) { r.NotBefore, r.CancelRequested = &soon, true }), once, 7, 0, cancel},
+		"again, past it":               {with(queued, func(r *faena.Record) { r.NotBefore, r.Attempt = &past, 1 }), once, 7, time.Hour, expire},
+		"lost":                         {&running, once, 7, time.Second, proceed},
+		"lost, a copy":                 {&running, once, 8, time.Second, drop},
+		"lost, cancelled":              {with(running, wanted), once, 7, time.Second, cancel},
+		"lost, for the last time":      {with(running, second), once, 7, time.Second, lose},
+		"lost, which is not listed":    {&running, other, 7, time.Second, lose},
+		"lost, at its latest start":    {&running, once, 7, 33 * time.Second, proceed},
+		"lost, and nobody could start": {&running, once, 7, 33*time.Second + 1, lose},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := decide(c.rec, c.sequence, c.waited); got != c.want {
+			if got := decide(c.rec, circumstances{c.sequence, c.waited, now, &c.spec}); got != c.want {
 				t.Errorf("got %d, want %d", got, c.want)
 			}
 		})
 	}
 	for _, s := range faena.States {
 		if s.Terminal() {
-			if got := decide(&faena.Record{State: s, Sequence: 7}, 7, 0); got != drop {
+			if got := decide(&faena.Record{State: s, Sequence: 7}, circumstances{sequence: 7, spec: &once}); got != drop {
 				t.Errorf("%s: got %d, want drop", s, got)
 			}
 		}
@@ -49,25 +69,39 @@ func TestStands(t *testing.T) {
 	rec := func(s faena.State, worker string, attempt int, seq uint64, wanted bool) *faena.Record {
 		return &faena.Record{State: s, Worker: worker, Attempt: attempt, Sequence: seq, CancelRequested: wanted}
 	}
+	from := phase{lost: "w2", lostAttempt: 1} // taken over, not claimed
+	self := phase{lost: "w1", lostAttempt: 1}
 	for name, c := range map[string]struct {
-		rec     *faena.Record
-		attempt int
-		want    standing
+		rec  *faena.Record
+		at   phase
+		want standing
 	}{
-		"gone":                            {nil, 1, superseded},
-		"terminal":                        {rec(faena.StateLost, "w1", 1, 7, false), 1, superseded},
-		"queued, not claimed":             {rec(faena.StateQueued, "", 0, 0, false), 0, ours},
-		"queued, cancelled":               {rec(faena.StateQueued, "", 0, 0, true), 0, wanted},
-		"claimed since it was looked at":  {rec(faena.StateRunning, "w1", 1, 7, false), 0, ours},
-		"running, ours":                   {rec(faena.StateRunning, "w1", 1, 7, false), 1, ours},
-		"running, ours, cancelled":        {rec(faena.StateRunning, "w1", 1, 7, true), 1, wanted},
-		"running, another worker":         {rec(faena.StateRunning, "w2", 1, 7, false), 1, superseded},
-		"running, another attempt":        {rec(faena.StateRunning, "w1", 2, 7, false), 1, superseded},
-		"running, another message":        {rec(faena.StateRunning, "w1", 1, 9, false), 0, superseded},
-		"queued again while ours is held": {rec(faena.StateQueued, "w1", 1, 7, false), 1, superseded},
+		"gone":                            {nil, phase{attempt: 1}, superseded},
+		"terminal":                        {rec(faena.StateLost, "w1", 1, 7, false), phase{attempt: 1}, superseded},
+		"queued, not claimed":             {rec(faena.StateQueued, "", 0, 0, false), phase{}, ours},
+		"queued, cancelled":               {rec(faena.StateQueued, "", 0, 0, true), phase{}, wanted},
+		"claimed since it was looked at":  {rec(faena.StateRunning, "w1", 1, 7, false), phase{}, ours},
+		"running, ours":                   {rec(faena.StateRunning, "w1", 1, 7, false), phase{attempt: 1}, ours},
+		"running, ours, cancelled":        {rec(faena.StateRunning, "w1", 1, 7, true), phase{attempt: 1}, wanted},
+		"running, another worker":         {rec(faena.StateRunning, "w2", 1, 7, false), phase{attempt: 1}, superseded},
+		"running, another attempt":        {rec(faena.StateRunning, "w1", 2, 7, false), phase{attempt: 1}, superseded},
+		"running, another message":        {rec(faena.StateRunning, "w1", 1, 9, false), phase{}, superseded},
+		"queued again while ours is held": {rec(faena.StateQueued, "w1", 1, 7, false), phase{attempt: 1}, superseded},
+		"queued again, without a worker":  {rec(faena.StateQueued, "", 1, 0, false), phase{attempt: 1}, superseded},
+
+		"put into the backlog":                 {&faena.Record{State: faena.StateQueued, Backlogged: true}, phase{}, superseded},
+		"taken over, as it was found":          {rec(faena.StateRunning, "w2", 1, 7, false), from, ours},
+		"taken over, cancelled":                {rec(faena.StateRunning, "w2", 1, 7, true), from, wanted},
+		"taken over, and claimed":              {rec(faena.StateRunning, "w1", 2, 7, false), from, ours},
+		"taken over by somebody else":          {rec(faena.StateRunning, "w3", 2, 7, false), from, superseded},
+		"taken over by whom it was lost":       {rec(faena.StateRunning, "w2", 2, 7, false), from, superseded},
+		"taken over, queued by whom it was of": {rec(faena.StateQueued, "", 1, 0, false), from, ours},
+		"from an earlier life, as it was":      {rec(faena.StateRunning, "w1", 1, 7, false), self, ours},
+		"from an earlier life, and claimed":    {rec(faena.StateRunning, "w1", 2, 7, false), self, ours},
+		"from an earlier life, once too often": {rec(faena.StateRunning, "w1", 3, 7, false), phase{attempt: 2, lost: "w1", lostAttempt: 1}, superseded},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := stands(c.rec, "w1", c.attempt, 7); got != c.want {
+			if got := stands(c.rec, "w1", c.at, 7); got != c.want {
 				t.Errorf("got %d, want %d", got, c.want)
 			}
 		})

@@ -10,39 +10,84 @@ import (
 // pingTimeout is how long the engine may take to answer. One that hangs is as good as away.
 const pingTimeout = 5 * time.Second
 
-// gate stops the places from taking activations while the worker is not ready.
+// gate stops the places from taking activations while the worker is not ready, or drains because it was asked to.
 type gate struct {
-	mu     sync.Mutex
-	reason string             // why it is closed; empty when open
-	change chan struct{}      // closed, and replaced, at every change
-	open   context.Context    // of those that passed; one for all, so that a warm place pays nothing
-	shut   context.CancelFunc // ends open
+	mu       sync.Mutex
+	reason   string             // why it is not ready; empty when it is
+	draining bool               // nothing is taken, and what has not started is handed back
+	change   chan struct{}      // closed, and replaced, at every change
+	open     context.Context    // of those that passed; one for all, so that a warm place pays nothing
+	shut     context.CancelFunc // ends open
+
+	claiming context.Context         // of the worker; set by begin
+	duty     context.Context         // ends when nothing more is to be started; claiming's child
+	dismiss  context.CancelCauseFunc // ends duty
 }
 
 // starting is why a worker is not ready at first.
 const starting = "The worker is starting."
 
-func newGate() *gate {
-	return &gate{reason: starting, change: make(chan struct{}), shut: func() {}}
+func newGate(draining bool) *gate {
+	return &gate{reason: starting, draining: draining, change: make(chan struct{}), shut: func() {}}
 }
 
-// set opens the gate for an empty reason, for as long as ctx lasts, and closes it for any other. It reports whether
-// that changed anything.
-func (g *gate) set(ctx context.Context, reason string) bool {
+// begin lets the gate open for as long as claiming lasts.
+func (g *gate) begin(claiming context.Context) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.claiming = claiming
+	g.duty, g.dismiss = context.WithCancelCause(claiming)
+	g.changed()
+}
+
+// set says why the worker is not ready; an empty reason says that it is. It reports whether that changed anything.
+func (g *gate) set(reason string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.reason == reason {
 		return false
 	}
-	if reason != "" {
-		g.shut()
-	} else {
-		g.open, g.shut = context.WithCancel(ctx)
-	}
 	g.reason = reason
+	g.changed()
+	return true
+}
+
+// drain begins to drain, or ends it. It reports whether that changed anything.
+func (g *gate) drain(yes bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.draining == yes {
+		return false
+	}
+	g.draining = yes
+	if g.claiming != nil {
+		if yes {
+			g.dismiss(errDrained)
+		} else {
+			g.duty, g.dismiss = context.WithCancelCause(g.claiming)
+		}
+		g.changed()
+	}
+	return true
+}
+
+// changed opens or closes the gate. The caller holds the lock.
+func (g *gate) changed() {
+	g.shut()
+	if g.passable() {
+		g.open, g.shut = context.WithCancel(g.duty)
+	}
 	close(g.change)
 	g.change = make(chan struct{})
-	return true
+}
+
+func (g *gate) passable() bool { return g.claiming != nil && g.reason == "" && !g.draining }
+
+// drains reports whether it drains because it was asked to.
+func (g *gate) drains() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.draining
 }
 
 func (g *gate) notReady() string {
@@ -51,30 +96,30 @@ func (g *gate) notReady() string {
 	return g.reason
 }
 
-// pass waits until the gate is open. The context that it returns ends when the gate closes or ctx does; ok is false
-// when ctx has ended.
-func (g *gate) pass(ctx context.Context) (open context.Context, ok bool) {
+// pass waits until the gate is open. Of the contexts that it returns open ends when the gate closes, and duty when nothing more is
+// to be started; ok is false when ctx, which is that of begin, has ended.
+func (g *gate) pass(ctx context.Context) (open, duty context.Context, ok bool) {
 	for ctx.Err() == nil {
 		g.mu.Lock()
-		reason, open, change := g.reason, g.open, g.change
+		passable, open, duty, change := g.passable(), g.open, g.duty, g.change
 		g.mu.Unlock()
-		if reason == "" {
-			return open, true
+		if passable {
+			return open, duty, true
 		}
 		select {
 		case <-change:
 		case <-ctx.Done():
 		}
 	}
-	return nil, false
+	return nil, nil, false
 }
 
 // health asks the engine and looks at the disk, and opens or closes the gate for claiming.
-func (w *Worker) health(ctx, claiming context.Context) {
+func (w *Worker) health(ctx context.Context) {
 	t := time.NewTicker(w.every.ping)
 	defer t.Stop()
 	for {
-		w.checkHealth(ctx, claiming)
+		w.checkHealth(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -83,9 +128,9 @@ func (w *Worker) health(ctx, claiming context.Context) {
 	}
 }
 
-func (w *Worker) checkHealth(ctx, claiming context.Context) {
+func (w *Worker) checkHealth(ctx context.Context) {
 	reason, before := w.unwell(ctx), w.gate.notReady()
-	if ctx.Err() != nil || !w.gate.set(claiming, reason) {
+	if ctx.Err() != nil || !w.gate.set(reason) {
 		return
 	}
 	switch {

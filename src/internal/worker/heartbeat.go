@@ -21,6 +21,7 @@ func (w *Worker) heartbeats(ctx context.Context) {
 			return
 		case <-draining: // is told at once
 			draining = nil
+		case <-w.news: // likewise
 		case <-t.C:
 		}
 	}
@@ -40,7 +41,7 @@ func (w *Worker) Describe() faena.Worker {
 	d := faena.Worker{Schema: faena.SchemaVersion, ID: w.o.ID, Group: w.o.Group, Host: w.o.Host, Version: w.o.Version,
 		Places: w.o.Capacity.Places, MemoryBytes: w.o.Capacity.MemoryBytes, MilliCPUs: w.o.Capacity.MilliCPUs,
 		Busy: int(w.busy.Load()), Containers: s.Starting + s.Idle + s.Busy, NotReady: w.gate.notReady(),
-		StartedAt: w.started.UTC(), SeenAt: clock.Now()}
+		StartedAt: w.started, SeenAt: clock.Now(), Draining: w.gate.drains()}
 	select {
 	case <-w.draining:
 		d.Draining = true

@@ -26,13 +26,13 @@ func (p *pool) stats() PoolStats {
 	return st
 }
 
-// ids are the engine's ids of all containers that the pool knows, those being removed included.
+// ids are the engine's ids of all containers that the pool knows; true of those that are not being removed.
 func (p *pool) ids() map[string]bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ids := make(map[string]bool, len(p.all))
 	for c := range p.all {
-		ids[c.id] = true
+		ids[c.id] = c.state != stateRemoved
 	}
 	return ids
 }

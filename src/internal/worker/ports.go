@@ -78,6 +78,11 @@ type Delivery struct {
 	Raw         []byte         // the message where Err is set
 }
 
+// readable reports whether the message says what to run.
+func (d *Delivery) readable() bool {
+	return d.Err == nil && d.Message != nil && d.Message.Revision != nil
+}
+
 // Acker answers for one delivery. Each method waits for the server's confirmation, Nak excepted.
 type Acker interface {
 	// Receipt is what HandBack takes.
@@ -181,7 +186,18 @@ type Opener interface {
 type Observer interface {
 	// Settled: this worker made the record terminal.
 	Settled(r *faena.Record)
-	// Abandoned: this worker gave up an activation without settling it; why is fenced or superseded.
+	// Retried: this worker has queued an activation again whose attempt ended for reason.
+	Retried(reason faena.Reason)
+	// DeadLettered: this worker has written a dead letter.
+	DeadLettered(reason faena.Reason)
+	// HandedBack: a message that an earlier life of this worker held was handed back at the start of this one.
+	HandedBack()
+	// Draining: whether this worker takes nothing more, at the start and whenever that changes.
+	Draining(yes bool)
+	// Containers: what a sweep has found. unknown are containers of this worker that the engine has and the pool has not, missing
+	// those that the pool has and the engine has not.
+	Containers(unknown, missing int)
+	// Abandoned: this worker gave up an activation without settling it, and its result was thrown away; why is fenced or superseded.
 	Abandoned(why string)
 	// Unreadable: a message ("queue") or record ("records") of another version was met and handed back.
 	Unreadable(where string)
@@ -196,6 +212,11 @@ type Observer interface {
 type noObserver struct{}
 
 func (noObserver) Settled(*faena.Record)         {}
+func (noObserver) Retried(faena.Reason)          {}
+func (noObserver) DeadLettered(faena.Reason)     {}
+func (noObserver) HandedBack()                   {}
+func (noObserver) Draining(bool)                 {}
+func (noObserver) Containers(int, int)           {}
 func (noObserver) Abandoned(string)              {}
 func (noObserver) Unreadable(string)             {}
 func (noObserver) Pulled(time.Duration, error)   {}

@@ -45,13 +45,13 @@ func (p *progress) close() {
 
 // look fences what was not confirmed for too long, and starts a check of what is due.
 func (p *progress) look(ctx context.Context, a *activation, now time.Time) {
-	since := a.unconfirmed(now)
-	if since >= p.w.every.fence {
-		if _, over := a.phase(); !over {
+	if a.lapsed(p.w.every.fence) {
+		if !a.now().over {
 			a.stop(errFenced)
 		}
+		return
 	}
-	if since >= p.w.every.progress {
+	if a.unconfirmed(now) >= p.w.every.progress {
 		p.check(ctx, a, true)
 	}
 }
@@ -86,11 +86,12 @@ func (p *progress) confirm(ctx context.Context, a *activation, confirm bool) {
 			return
 		}
 		a.confirmedAt.Store(int64(left.Sub(a.received)))
+		a.entry.confirmed(left)
 		failpoint.Hit("worker/confirmed")
 	}
 	// The attempt is read before the record and the end after it: a claim or a settle of our own in between must not
 	// look like somebody else's.
-	attempt, _ := a.phase()
+	before := a.now()
 	var rec *faena.Record
 	err := once(ctx, func(ctx context.Context) (err error) {
 		rec, _, err = p.w.o.Bus.Record(ctx, a.group, a.user, a.id)
@@ -102,10 +103,10 @@ func (p *progress) confirm(ctx context.Context, a *activation, confirm bool) {
 	if err != nil {
 		return // the next tick tries again; the fence is for what stays away
 	}
-	if _, over := a.phase(); over {
+	if a.now().over {
 		return
 	}
-	switch stands(rec, p.w.o.ID, attempt, a.delivery.Sequence) {
+	switch stands(rec, p.w.o.ID, before, a.delivery.Sequence) {
 	case wanted:
 		a.stop(errCancelled)
 	case superseded:

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"faena.dev/faena/internal/faena"
@@ -25,22 +23,29 @@ const (
 
 var errExpired = errors.New("past its latest start")
 
-// handle does all with one delivery, from the first look at its record to its acknowledgement.
-func (w *Worker) handle(claiming, running context.Context, d Delivery) {
-	if d.Err != nil || d.Message == nil || d.Message.Revision == nil {
-		w.refuse(context.WithoutCancel(running), d)
-		return
-	}
-	a := newActivation(running, w.o.Group, d, time.Now())
+// handle does all with one delivery, from the first look at its record to its acknowledgement. duty ends when nothing more is to
+// be started; e is where the delivery stands in the journal.
+func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
+	a := newActivation(running, w.o.Group, d, e, time.Now())
 	defer a.stop(nil)
-	if !w.held.add(a) {
-		// It was delivered again while it is held here, after an outage. Its holder goes on, fences or settles; this
-		// copy comes back later and finds out.
-		w.nak(context.WithoutCancel(running), w.logOf(a), d, copyPause)
+	if a.id != "" {
+		if !w.held.add(a) {
+			// It was delivered again while it is held here, after an outage. Its holder goes on, fences or settles; this
+			// copy comes back later and finds out.
+			w.giveBack(a, copyPause)
+			return
+		}
+		defer w.held.remove(a)
+	}
+	failpoint.Hit("worker/delivered")
+	if !d.readable() {
+		w.refuse(a)
 		return
 	}
-	defer w.held.remove(a)
-	failpoint.Hit("worker/delivered")
+	if duty.Err() != nil {
+		w.setAside(a, errDrained)
+		return
+	}
 	v, rec, rev, err := w.look(a)
 	if err != nil {
 		w.setAside(a, err)
@@ -50,7 +55,7 @@ func (w *Worker) handle(claiming, running context.Context, d Delivery) {
 		w.conclude(a, v, rec, rev)
 		return
 	}
-	c, err := w.prepare(claiming, a, rec)
+	c, err := w.prepare(duty, a, rec)
 	if err != nil {
 		w.unprepared(a, err)
 		return
@@ -78,7 +83,7 @@ func (w *Worker) handle(claiming, running context.Context, d Delivery) {
 
 // prepare returns a container for the activation, taken from the pool or made; meanwhile the progress loop confirms
 // it and looks for a cancellation. It gives up at the activation's latest start, and when the worker drains.
-func (w *Worker) prepare(claiming context.Context, a *activation, rec *faena.Record) (*container, error) {
+func (w *Worker) prepare(duty context.Context, a *activation, rec *faena.Record) (*container, error) {
 	if !a.rev.HasCommand() {
 		return nil, &faena.Error{Kind: faena.KindInvalid, Reason: string(faena.ReasonNoCommand), Component: faena.ComponentFunction,
 			Message: "The image has neither ENTRYPOINT nor CMD, and the function's spec names no command."}
@@ -90,11 +95,11 @@ func (w *Worker) prepare(claiming context.Context, a *activation, rec *faena.Rec
 		a.warm = true
 		return c, nil
 	}
-	ctx, cancel := context.WithTimeoutCause(a.ctx, rec.StartWithin()-w.waited(a), errExpired)
+	ctx, cancel := context.WithTimeoutCause(a.ctx, latestStart(rec, &a.rev.Spec)-w.waited(a), errExpired)
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	defer context.AfterFunc(claiming, func() { stop(errDrained) })()
+	defer context.AfterFunc(duty, func() { stop(errDrained) })()
 
 	pulled, release, err := w.images.ensure(ctx, a.rev)
 	a.pullUS = pulled.Microseconds()
@@ -220,121 +225,4 @@ func (w *Worker) cutShort(a *activation, out *outcome, ctx context.Context, err 
 		out.message = "The function's container went away while it ran."
 		w.logOf(a).Warn("a container went away while it ran", "error", err)
 	}
-}
-
-// refuse answers a delivery that is no activation.
-func (w *Worker) refuse(ctx context.Context, d Delivery) {
-	if errors.Is(d.Err, faena.ErrSchema) {
-		log := w.log.With("sequence", d.Sequence)
-		if e, ok := errors.AsType[*faena.Error](d.Err); ok {
-			log = log.With("activation_id", e.Activation)
-		}
-		w.putBack(ctx, log, d, "queue", d.Err)
-		return
-	}
-	w.log.Error("a message that cannot be read was dropped", "sequence", d.Sequence, "error", d.Err)
-	if err := once(ctx, d.DoubleAck); err != nil {
-		w.log.Warn("a message could not be dropped", "sequence", d.Sequence, "error", err)
-	}
-}
-
-// unprepared deals with an activation that has no container.
-func (w *Worker) unprepared(a *activation, err error) {
-	ctx := context.WithoutCancel(a.ctx)
-	switch {
-	case errors.Is(err, errDrained), errors.Is(err, errAborted), errors.Is(err, errFenced):
-		w.setAside(a, err)
-	case errors.Is(err, errExpired), errors.Is(err, errCancelled), errors.Is(err, errSuperseded):
-		rec, rev, readErr := w.readSoon(ctx, a)
-		if readErr != nil {
-			w.setAside(a, readErr)
-			return
-		}
-		v := decide(rec, a.delivery.Sequence, w.waited(a))
-		if v == proceed {
-			v = expire // by a hair: only the latest start can have ended the preparation of a record that may proceed
-		}
-		w.conclude(a, v, rec, rev)
-	case faena.IsKind(err, faena.KindUnavailable) || errors.Is(err, context.DeadlineExceeded):
-		w.logOf(a).Warn("an activation could not be made ready and is handed back", "error", err)
-		w.nak(ctx, w.logOf(a), a.delivery, handBack)
-	case !a.delivery.Redelivered && mayPass(err):
-		w.logOf(a).Warn("a container could not be started; it is tried once more", "error", err)
-		w.nak(ctx, w.logOf(a), a.delivery, startAgain)
-	default:
-		w.logOf(a).Info("an activation could not be made ready", "error", err)
-		rec, rev, readErr := w.readSoon(ctx, a)
-		if readErr != nil {
-			w.setAside(a, readErr)
-			return
-		}
-		if v := decide(rec, a.delivery.Sequence, w.waited(a)); v != proceed {
-			w.conclude(a, v, rec, rev)
-			return
-		}
-		w.settleUnrun(a, rec, rev, reasonOf(err), messageOf(err))
-	}
-}
-
-// mayPass reports whether the engine has failed for what may be a passing reason of its own: it stops, for example.
-func mayPass(err error) bool {
-	e, ok := errors.AsType[*faena.Error](err)
-	return ok && e.Retryable && e.Component == faena.ComponentEngine && e.Reason == string(faena.ReasonStartFailed)
-}
-
-// setAside gives up an activation that this worker has not started. One whose hold is doubtful is left to the
-// server, which delivers it again; any other is handed back at once.
-func (w *Worker) setAside(a *activation, err error) {
-	switch {
-	case errors.Is(err, errFenced), errors.Is(context.Cause(a.ctx), errFenced):
-		w.o.Observer.Abandoned("fenced")
-		w.logOf(a).Warn("an activation was given up before it started", "error", err)
-	case errors.Is(err, errDrained), errors.Is(err, errAborted), errors.Is(context.Cause(a.ctx), errAborted):
-		w.nak(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, 0)
-	case errors.Is(err, faena.ErrSchema):
-		w.putBack(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, "records", err)
-	default:
-		w.logOf(a).Warn("an activation was handed back", "error", err)
-		w.nak(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, handBack)
-	}
-}
-
-// putBack hands back what a worker of another version must read: it keeps its slot, and is neither run nor lost. where says
-// what could not be read, the message ("queue") or its record ("records").
-func (w *Worker) putBack(ctx context.Context, log *slog.Logger, d Delivery, where string, err error) {
-	w.o.Observer.Unreadable(where)
-	if w.unread.first(d.Sequence) {
-		log.Warn("an activation of another version is handed back until a worker reads it", "unreadable", where, "error", err)
-	}
-	w.nak(ctx, log, d, w.every.unread)
-}
-
-// maxUnread bounds what is remembered of what was said.
-const maxUnread = 1000
-
-// unread remembers the messages that a worker could not read: it says so once of each. It is safe for concurrent use.
-type unread struct {
-	mu   sync.Mutex
-	said map[uint64]struct{} // by their sequence in the stream
-}
-
-func (u *unread) first(sequence uint64) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if _, known := u.said[sequence]; known {
-		return false
-	}
-	if u.said == nil || len(u.said) >= maxUnread {
-		u.said = make(map[uint64]struct{})
-	}
-	u.said[sequence] = struct{}{}
-	return true
-}
-
-func (w *Worker) nak(ctx context.Context, log *slog.Logger, d Delivery, delay time.Duration) {
-	failpoint.Hit("worker/before-nak")
-	if err := once(ctx, func(ctx context.Context) error { return d.Nak(ctx, delay) }); err != nil {
-		log.Warn("a message could not be handed back", "error", err)
-	}
-	failpoint.Hit("worker/nak-sent")
 }

@@ -25,7 +25,9 @@ const (
 func (w *Worker) conclude(a *activation, v verdict, rec *faena.Record, rev uint64) {
 	switch v {
 	case proceed:
-		w.nak(context.WithoutCancel(a.ctx), w.logOf(a), a.delivery, handBack)
+		w.giveBack(a, handBack)
+	case wait:
+		w.giveBack(a, rec.NotBefore.Sub(w.o.ServerNow()))
 	case drop:
 		a.ended()
 		failpoint.Hit("worker/before-drop")
@@ -34,7 +36,11 @@ func (w *Worker) conclude(a *activation, v verdict, rec *faena.Record, rev uint6
 		w.settleUnrun(a, rec, rev, faena.ReasonExpired,
 			fmt.Sprintf("No worker could start it within %s.", rec.StartWithin()))
 	case cancel:
-		w.settleUnrun(a, rec, rev, faena.ReasonCancelled, "Cancelled by its user before it started.")
+		message := "Cancelled by its user before it started."
+		if rec.Attempt > 0 {
+			message = fmt.Sprintf("Cancelled by its user before attempt %d.", rec.Attempt+1)
+		}
+		w.settleUnrun(a, rec, rev, faena.ReasonCancelled, message)
 	case lose:
 		w.settleUnrun(a, rec, rev, faena.ReasonWorkerLost,
 			fmt.Sprintf("The worker %s, which ran it, was lost, and what it had written with it. It is not known how far the function came.", rec.Worker))
@@ -44,7 +50,6 @@ func (w *Worker) conclude(a *activation, v verdict, rec *faena.Record, rev uint6
 // settleUnrun settles an activation that this worker did not run, as long as its record says what rec does.
 func (w *Worker) settleUnrun(a *activation, rec *faena.Record, rev uint64, reason faena.Reason, message string) {
 	a.ended()
-	seen := *rec
 	w.settle(a, rec, rev, settlement{
 		apply: func(r *faena.Record) error {
 			r.Timings = w.timings(a, r.Timings)
@@ -53,14 +58,26 @@ func (w *Worker) settleUnrun(a *activation, rec *faena.Record, rev uint64, reaso
 			}
 			return r.Fail(reason, message, clock.Now())
 		},
-		mine: func(r *faena.Record) bool {
-			return r.State == seen.State && r.Attempt == seen.Attempt && r.Worker == seen.Worker
-		},
+		mine:   asSeen(rec),
+		letter: w.letter(a, rec, reason, message),
 	})
 }
 
-// settleRun settles an activation that this worker ran: what is large goes to the object store first.
+// asSeen reports of a record whether it still says what rec does.
+func asSeen(rec *faena.Record) func(*faena.Record) bool {
+	seen := *rec
+	return func(r *faena.Record) bool {
+		return r.State == seen.State && r.Attempt == seen.Attempt && r.Worker == seen.Worker
+	}
+}
+
+// settleRun settles an activation that this worker ran, or queues it for its next attempt. What is large goes to the object store
+// first; of an attempt that is not the last nothing is kept but how it ended.
 func (w *Worker) settleRun(a *activation, out outcome) {
+	if delay, again := w.again(a, out.reason, a.attempt); again {
+		w.requeueRun(a, out, delay)
+		return
+	}
 	ctx := context.WithoutCancel(a.ctx)
 	result := faena.Blob{Size: int64(len(out.result)), Inline: out.result, Truncated: out.truncated}
 	logs := a.log.blob()
@@ -72,9 +89,7 @@ func (w *Worker) settleRun(a *activation, out outcome) {
 		result = faena.Blob{Truncated: true}
 	}
 	if err := w.spill(ctx, a, &logs, "log", &objects); err != nil {
-		// The verdict does not hang on the log: what fits into the record is kept of it.
-		cut := len(logs.Inline) - faena.MaxInlineBytes
-		logs = faena.Blob{Size: faena.MaxInlineBytes, Inline: logs.Inline[cut:], Truncated: true, Dropped: logs.Dropped + int64(cut)}
+		logs = cutLog(logs) // the verdict does not hang on it
 	}
 	var storeUS int64
 	if len(objects) > 0 {
@@ -100,7 +115,8 @@ func (w *Worker) settleRun(a *activation, out outcome) {
 			}
 			return r.Fail(out.reason, out.message, clock.Now())
 		},
-		mine: func(r *faena.Record) bool { return r.HeldBy(w.o.ID, rec.Attempt) },
+		mine:   func(r *faena.Record) bool { return r.HeldBy(w.o.ID, rec.Attempt) },
+		letter: w.letter(a, rec, out.reason, out.message),
 	})
 	if settled {
 		return
@@ -137,6 +153,15 @@ func (w *Worker) spill(ctx context.Context, a *activation, b *faena.Blob, what s
 	return nil
 }
 
+// cutLog keeps of a log what fits into the record.
+func cutLog(b faena.Blob) faena.Blob {
+	cut := len(b.Inline) - faena.MaxInlineBytes
+	if cut <= 0 {
+		return b
+	}
+	return faena.Blob{Size: faena.MaxInlineBytes, Inline: b.Inline[cut:], Truncated: true, Dropped: b.Dropped + int64(cut)}
+}
+
 func fullWords(err error) string {
 	if errors.Is(err, faena.ErrFull) {
 		return "the store is full"
@@ -144,17 +169,26 @@ func fullWords(err error) string {
 	return "the store does not answer"
 }
 
-// settlement is one change of a record to a terminal state.
+// settlement is one change of a record to a terminal state, or back to queued for its next attempt.
 type settlement struct {
-	apply func(*faena.Record) error // makes a record terminal
+	apply func(*faena.Record) error // makes the change
 	mine  func(*faena.Record) bool  // whether a record is still this worker's to settle
+	// letter is written before the record is changed; nil where there is none to write.
+	letter *faena.DeadLetter
 }
 
-// settle stores the terminal record, then acknowledges the message, then tells who waits. It reports whether the
-// record is settled as asked; where somebody else was first, nothing is acknowledged and nothing is told.
+// settle stores the changed record, then acknowledges the message, then tells who waits; one that keeps its slot for its next
+// attempt is handed back instead. It reports whether the record is settled as asked; where somebody else was first, nothing is
+// acknowledged and nothing is told.
 func (w *Worker) settle(a *activation, rec *faena.Record, rev uint64, s settlement) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), settleFor)
 	defer cancel()
+	if s.letter != nil {
+		if err := w.bury(ctx, a, s); err != nil {
+			w.logOf(a).Error("an activation's dead letter could not be written; whoever gets its message next settles it", "error", err)
+			return false
+		}
+	}
 	end, err := w.store(ctx, a, rec, rev, s)
 	if err != nil {
 		w.logOf(a).Error("an activation could not be settled", slog.Any("error", err))
@@ -164,6 +198,10 @@ func (w *Worker) settle(a *activation, rec *faena.Record, rev uint64, s settleme
 		w.o.Observer.Abandoned("superseded")
 		w.logOf(a).Warn("an activation was settled by somebody else")
 		return false
+	}
+	if !end.State.Terminal() {
+		w.requeued(ctx, a, end)
+		return true
 	}
 	failpoint.Hit("worker/record-ended")
 	w.acknowledge(ctx, a)
@@ -178,7 +216,7 @@ func (w *Worker) settle(a *activation, rec *faena.Record, rev uint64, s settleme
 	return true
 }
 
-// store makes the record terminal by compare-and-set. It returns the record as stored, or nil where it belongs to
+// store changes the record by compare-and-set. It returns the record as stored, or nil where it belongs to
 // another attempt or is terminal already. An outcome that is not known is looked up and, while the record is still
 // ours, tried again.
 func (w *Worker) store(ctx context.Context, a *activation, rec *faena.Record, rev uint64, s settlement) (*faena.Record, error) {
@@ -204,15 +242,12 @@ func (w *Worker) store(ctx context.Context, a *activation, rec *faena.Record, re
 		switch {
 		case err != nil:
 			return nil, err
-		case found == nil && doubtful:
+		case found == nil && doubtful && last.State.Terminal():
 			return last, nil // stored by the try without an answer, recorded, and purged since
 		case found == nil:
 			return nil, nil
-		case found.State.Terminal():
-			if doubtful && sameEnd(found, last) {
-				return found, nil
-			}
-			return nil, nil
+		case doubtful && sameEnd(found, last):
+			return last, nil
 		case !s.mine(found):
 			return nil, nil
 		}
@@ -220,8 +255,12 @@ func (w *Worker) store(ctx context.Context, a *activation, rec *faena.Record, re
 	}
 }
 
-// sameEnd reports whether found is what a try without an answer has stored.
+// sameEnd reports whether found is what a try without an answer has stored, or, for a next attempt, what has come of it since.
 func sameEnd(found, tried *faena.Record) bool {
+	if n := len(tried.Failures); !tried.State.Terminal() {
+		return len(found.Failures) >= n && found.Failures[n-1].EndedAt.Equal(tried.Failures[n-1].EndedAt) &&
+			found.Failures[n-1].Worker == tried.Failures[n-1].Worker
+	}
 	return found.State == tried.State && found.Reason == tried.Reason && found.Worker == tried.Worker &&
 		found.Attempt == tried.Attempt && found.Message == tried.Message
 }

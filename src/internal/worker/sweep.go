@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -67,12 +68,19 @@ func (s *sweeper) sweep(ctx context.Context, first bool) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
 	w := s.w
+	before := w.pool.ids()
 	owned, err := w.o.Engine.Owned(ctx)
 	if err != nil {
 		return err
 	}
 	known := w.pool.ids() // after the list: what is made in between is not on the list
 	unknown, now := map[string]time.Time{}, time.Now()
+	strangers, missing := 0, 0
+	for id := range before {
+		if known[id] && !slices.ContainsFunc(owned, func(c Owned) bool { return c.ID == id }) {
+			missing++
+		}
+	}
 	var removing errgroup.Group
 	removing.SetLimit(removals)
 	for _, c := range owned {
@@ -80,10 +88,12 @@ func (s *sweeper) sweep(ctx context.Context, first bool) error {
 		switch {
 		case c.LockFile != w.owner.path:
 			orphan = !alive(c.LockFile)
-		case !known[c.ID]:
+		case !inPool(known, c.ID):
 			since, seen := s.unknown[c.ID]
 			if !seen {
 				since = now
+			} else {
+				strangers++ // what is just being made is in the pool by now
 			}
 			unknown[c.ID] = since
 			orphan = first || now.Sub(since) >= w.every.launch
@@ -93,8 +103,11 @@ func (s *sweeper) sweep(ctx context.Context, first bool) error {
 		}
 	}
 	s.unknown = unknown
+	w.o.Observer.Containers(strangers, missing)
 	return removing.Wait()
 }
+
+func inPool(ids map[string]bool, id string) bool { _, known := ids[id]; return known }
 
 func (s *sweeper) remove(ctx context.Context, c Owned) {
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -105,6 +106,9 @@ type Worker struct {
 	started  time.Time
 	busy     atomic.Int64
 	swept    chan struct{} // closed after the first sweep
+	journal  *journal      // nil where it cannot be written
+	left     []heldMessage // what an earlier life of this worker held
+	news     chan struct{} // holds one when a heartbeat is due at once
 
 	drainOnce sync.Once
 	draining  chan struct{} // closed: nothing is claimed any more
@@ -128,8 +132,10 @@ func New(o Options) (*Worker, error) {
 		return nil, err
 	}
 	w := &Worker{o: o, log: o.Logger.With("worker", o.ID), every: defaultPeriods(), owner: own,
-		held: holds{byID: map[string]*activation{}}, gate: newGate(), started: time.Now(), swept: make(chan struct{}),
+		held: holds{byID: map[string]*activation{}}, started: clock.Now(), swept: make(chan struct{}), news: make(chan struct{}, 1),
 		draining: make(chan struct{}), aborted: make(chan struct{}), done: make(chan struct{})}
+	w.gate = newGate(w.toldToDrain())
+	w.journal, w.left = openJournal(o.StateDir, o.Capacity.Places, w.log)
 	w.images = newImageStore(o, w.log)
 	w.pool = newPool(o.Capacity, o.IdleTTL, o.Starts, &engineLauncher{o: o, runDir: runDir, lockFile: own.path, images: w.images}, w.log)
 	return w, nil
@@ -140,6 +146,7 @@ func New(o Options) (*Worker, error) {
 func (w *Worker) Run(ctx context.Context) error {
 	defer close(w.done)
 	defer w.owner.unlock()
+	defer w.journal.close()
 	// Everything below outlives ctx: an end is settled, acknowledged and cleaned up after it.
 	base := context.WithoutCancel(ctx)
 	running, stopRunning := context.WithCancelCause(base)
@@ -153,12 +160,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	services, stopServices := w.startServices(base, claiming)
+	w.handBackHeld(base, w.left)
+	w.gate.begin(claiming)
+	services, stopServices := w.startServices(base)
 	defer stopServices()
 
 	var places sync.WaitGroup
-	for range w.o.Capacity.Places {
-		places.Go(func() { w.place(claiming, running) })
+	for n := range w.o.Capacity.Places {
+		places.Go(func() { w.place(claiming, running, w.journal.entry(n)) })
 	}
 	finished := make(chan struct{})
 	var watch sync.WaitGroup
@@ -213,16 +222,21 @@ func (w *Worker) listen(ctx context.Context) (stop func(), err error) {
 		stopCancels()
 		return nil, fmt.Errorf("serve logs: %w", err)
 	}
-	return func() { stopCancels(); stopLogs() }, nil
+	stopDrains, err := w.o.Bus.Drains(w.o.ID, w.askedToDrain)
+	if err != nil {
+		stopCancels()
+		stopLogs()
+		return nil, fmt.Errorf("listen for orders to drain: %w", err)
+	}
+	return func() { stopCancels(); stopLogs(); stopDrains() }, nil
 }
 
 // startServices starts the loops beside the places.
-func (w *Worker) startServices(ctx, claiming context.Context) (*sync.WaitGroup, context.CancelFunc) {
+func (w *Worker) startServices(ctx context.Context) (*sync.WaitGroup, context.CancelFunc) {
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		w.progress.loop, w.heartbeats, w.sweeps, w.collects,
-		func(ctx context.Context) { w.health(ctx, claiming) },
+		w.progress.loop, w.heartbeats, w.sweeps, w.collects, w.health,
 		func(ctx context.Context) { w.pool.loop(ctx, w.every.pool) },
 	} {
 		wg.Go(func() { loop(ctx) })
@@ -256,10 +270,11 @@ func (w *Worker) abort() {
 	w.abortOnce.Do(func() { close(w.aborted) })
 }
 
-// place is one of the worker's places: it takes one activation at a time, and the next when that has ended.
-func (w *Worker) place(claiming, running context.Context) {
+// place is one of the worker's places: it takes one activation at a time, and the next when that has ended. What it holds stands
+// in its entry of the journal.
+func (w *Worker) place(claiming, running context.Context, e *entry) {
 	for pause := firstPause; ; {
-		ctx, ok := w.gate.pass(claiming)
+		ctx, duty, ok := w.gate.pass(claiming)
 		if !ok {
 			return
 		}
@@ -277,7 +292,8 @@ func (w *Worker) place(claiming, running context.Context) {
 		}
 		pause = firstPause
 		w.busy.Add(1)
-		w.handle(claiming, running, d)
+		e.hold(&d)
+		w.handle(duty, running, e, d)
 		w.busy.Add(-1)
 	}
 }

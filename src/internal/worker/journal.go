@@ -1,0 +1,227 @@
+package worker
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"faena.dev/faena/internal/clock"
+	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
+)
+
+// journal is a file that says what this worker holds, so that its next life can hand that back at once instead of letting it wait
+// for faena.AckWait. It has a fixed entry for each place, which is written where the page cache keeps it when the process is
+// killed; a power cut may lose it, and then AckWait does. Nothing depends on it: what it says is checked against the records.
+//
+//	entry: confirmed (8 bytes, Unix ns) | CRC-32C of all that follows (4) | lengths of id, user, receipt (3 × 2) | sequence (8) | id, user, receipt
+//
+// Whoever holds a message may have lost it after AckWait, to somebody whom an answer would hurt: so an entry says until when its
+// message was certainly this worker's.
+type journal struct {
+	file   *os.File
+	log    *slog.Logger
+	failed atomic.Bool // which is said once
+}
+
+const (
+	entryBytes  = 512
+	entryHeader = 8 + 4 + 3*2 + 8
+	checkedFrom = 8 + 4
+	// handBackWithin is how long after its last confirmation a message is certainly nobody else's.
+	handBackWithin = faena.AckWait - 5*time.Second
+	// handBackFor bounds all that is done about a predecessor's messages before this worker takes any.
+	handBackFor = 10 * time.Second
+	// handBacks is how many are looked at at once.
+	handBacks = 8
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// heldMessage is a message that an earlier life of this worker held.
+type heldMessage struct {
+	id, user, receipt string
+	sequence          uint64
+	confirmed         time.Time
+}
+
+// openJournal reads what the predecessor held, and makes the file one of places entries that hold nothing. Where the file cannot
+// be written the worker goes on without: the journal is nil then.
+func openJournal(dir string, places int, log *slog.Logger) (*journal, []heldMessage) {
+	path := filepath.Join(dir, "held")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		log.Warn("what is held cannot be written down: after a crash it waits for its redelivery", "error", err)
+		return nil, nil
+	}
+	old := make([]byte, 4096*entryBytes)
+	n, _ := f.ReadAt(old, 0) // to the end; what cannot be read was not held
+	var held []heldMessage
+	for at := 0; at+entryBytes <= n; at += entryBytes {
+		if m, ok := parseEntry(old[at : at+entryBytes]); ok {
+			held = append(held, m)
+		}
+	}
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, places*entryBytes), 0) // a full disk is met now, not later
+	}
+	if err != nil {
+		log.Warn("what is held cannot be written down: after a crash it waits for its redelivery", "error", err)
+		_ = f.Close() // nothing was written
+		return nil, held
+	}
+	return &journal{file: f, log: log}, held
+}
+
+func parseEntry(b []byte) (m heldMessage, ok bool) {
+	id, user, receipt := int(binary.LittleEndian.Uint16(b[12:])), int(binary.LittleEndian.Uint16(b[14:])), int(binary.LittleEndian.Uint16(b[16:]))
+	end := entryHeader + id + user + receipt
+	if id == 0 || end > entryBytes || binary.LittleEndian.Uint32(b[8:]) != crc32.Checksum(b[checkedFrom:end], castagnoli) {
+		return m, false
+	}
+	text := b[entryHeader:end]
+	return heldMessage{id: string(text[:id]), user: string(text[id : id+user]), receipt: string(text[id+user:]),
+		sequence: binary.LittleEndian.Uint64(b[18:]), confirmed: time.Unix(0, int64(binary.LittleEndian.Uint64(b)))}, true
+}
+
+func (j *journal) close() {
+	if j != nil {
+		_ = j.file.Close() // what it says does not matter any more
+	}
+}
+
+// entry is the entry of one place. Its methods are safe on nil, which writes nothing. hold and clear are called by the place's own
+// goroutine, confirmed by any.
+type entry struct {
+	j   *journal
+	at  int64
+	buf [entryBytes]byte
+}
+
+// entry returns that of a place.
+func (j *journal) entry(place int) *entry {
+	if j == nil {
+		return nil
+	}
+	return &entry{j: j, at: int64(place) * entryBytes}
+}
+
+// hold notes a delivery. One without an id, or with a receipt that is too long, is not noted: it comes again after AckWait.
+func (e *entry) hold(d *Delivery) {
+	if e == nil {
+		return
+	}
+	receipt := d.Receipt()
+	end := entryHeader + len(d.ID) + len(d.User) + len(receipt)
+	if d.ID == "" || end > entryBytes {
+		e.clear()
+		return
+	}
+	b := &e.buf
+	binary.LittleEndian.PutUint64(b[:], uint64(clock.Now().UnixNano()))
+	binary.LittleEndian.PutUint16(b[12:], uint16(len(d.ID)))
+	binary.LittleEndian.PutUint16(b[14:], uint16(len(d.User)))
+	binary.LittleEndian.PutUint16(b[16:], uint16(len(receipt)))
+	binary.LittleEndian.PutUint64(b[18:], d.Sequence)
+	n := entryHeader
+	for _, s := range [...]string{d.ID, d.User, receipt} {
+		n += copy(b[n:], s)
+	}
+	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b[checkedFrom:n], castagnoli))
+	e.write(b[:n])
+}
+
+// clear notes that nothing is held. What has ended may stay: its record says so.
+func (e *entry) clear() {
+	if e == nil {
+		return
+	}
+	e.buf = [entryBytes]byte{}
+	e.write(e.buf[:entryHeader])
+}
+
+// confirmed notes when the last successful confirmation left.
+func (e *entry) confirmed(left time.Time) {
+	if e == nil {
+		return
+	}
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(clock.Now().Add(-time.Since(left)).UnixNano()))
+	e.write(b[:])
+}
+
+func (e *entry) write(b []byte) {
+	if _, err := e.j.file.WriteAt(b, e.at); err != nil && e.j.failed.CompareAndSwap(false, true) {
+		e.j.log.Warn("what is held could not be written down", "error", err)
+	}
+}
+
+// handBackHeld hands back what an earlier life of this worker held, where its record says that nobody else has it. It is called
+// before anything is claimed.
+func (w *Worker) handBackHeld(ctx context.Context, held []heldMessage) {
+	ctx, cancel := context.WithTimeout(ctx, handBackFor)
+	defer cancel()
+	var looking errgroup.Group
+	looking.SetLimit(handBacks)
+	for _, m := range held {
+		looking.Go(func() error {
+			log := w.log.With("activation_id", m.id)
+			back, err := w.handBackOne(ctx, m)
+			switch {
+			case err != nil:
+				log.Warn("what an earlier life of this worker held was not handed back; it comes again by itself", "error", err)
+			case back:
+				w.o.Observer.HandedBack()
+				log.Info("what an earlier life of this worker held was handed back")
+			}
+			return nil
+		})
+	}
+	_ = looking.Wait() // each has told its own
+}
+
+func (w *Worker) handBackOne(ctx context.Context, m heldMessage) (back bool, err error) {
+	if !faena.ValidUser(m.user) || !faena.ValidActivationID(m.id) {
+		return false, fmt.Errorf("its id is %.40q, its user %.40q", m.id, m.user)
+	}
+	var rec *faena.Record
+	err = retry(ctx, func(ctx context.Context) (err error) {
+		rec, _, err = w.o.Bus.Record(ctx, w.o.Group, m.user, m.id)
+		if faena.IsKind(err, faena.KindNotFound) {
+			rec, err = nil, nil
+		}
+		if errors.Is(err, faena.ErrSchema) {
+			err = permanent{err}
+		}
+		return err
+	})
+	if err != nil || !w.stillOf(rec, m) {
+		return false, err
+	}
+	failpoint.Hit("worker/before-hand-back")
+	return true, once(ctx, func(ctx context.Context) error { return w.o.Bus.HandBack(ctx, m.receipt) })
+}
+
+// stillOf reports whether a message that an earlier life of this worker held is nobody else's.
+func (w *Worker) stillOf(rec *faena.Record, m heldMessage) bool {
+	if age := clock.Now().Sub(m.confirmed); rec == nil || age < -time.Second || age > handBackWithin {
+		return false
+	}
+	switch rec.State {
+	case faena.StateRunning:
+		return rec.Worker == w.o.ID && rec.Sequence == m.sequence
+	case faena.StateQueued:
+		return !rec.Backlogged
+	}
+	return false
+}
