@@ -83,6 +83,11 @@ bench-cluster: build setup ## measure the daemons apart: three NATS servers, sev
 bench-queue: build setup ## queue 100,000 activations while there is no worker, then run them with one
 	cd src && go run ./internal/tools/bench queue
 
+# make chaos DURATION=30m SEED=7 goes on for so long; without, each fault happens once, in less than 8 minutes.
+.PHONY: chaos
+chaos: setup ## break one part after the other under load: nothing is lost (DURATION=30m SEED=7)
+	cd src && go run ./internal/tools/chaos -report $(BIN)/chaos $(if $(DURATION),-duration $(DURATION)) $(if $(SEED),-seed $(SEED))
+
 .PHONY: demo
 demo: build ## run unmodified images as functions, through the whole path
 	@testing/setup.sh demo
