@@ -80,6 +80,10 @@ func (r *Resolver) parse(image string) (name.Reference, error) {
 		return nil, refused("image", "", "is no reference of an image: repository "+repository, nil)
 	}
 	host := ref.Context().RegistryStr()
+	// The engine knows Docker Hub's repositories without its name: localhost/tool there would be pulled from this host.
+	if first, _, deep := strings.Cut(ref.Context().RepositoryStr(), "/"); host == dockerHub && deep && (first == "localhost" || strings.Contains(first, ".")) {
+		return nil, refused("image", "", "is no reference of an image: Docker Hub has no "+first+"/", nil)
+	}
 	if !hostPattern.MatchString(host) {
 		return nil, refused("image", "", "is no reference of an image: registry "+host, nil)
 	}
