@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +23,7 @@ import (
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
 	"faena.dev/faena/internal/natsbus"
+	"faena.dev/faena/internal/natstest"
 	"faena.dev/faena/internal/seal"
 	"faena.dev/faena/internal/telemetry"
 	"faena.dev/faena/internal/wiring"
@@ -35,7 +39,12 @@ const (
 )
 
 // TestMain lets more tests run at once than there are cores: they wait more than they compute.
-func TestMain(m *testing.M) { os.Exit(faenatest.Run(m, 6)) }
+func TestMain(m *testing.M) {
+	if child, ok := os.LookupEnv(childVariable); ok {
+		beWorker(child)
+	}
+	os.Exit(faenatest.Run(m, 6))
+}
 
 // site is a real NATS server and a real Docker Engine for workers. The test plays the API: it records and publishes, and
 // nobody takes the records away.
@@ -43,6 +52,7 @@ type site struct {
 	t        *testing.T
 	dir      string
 	server   *natsbus.Server
+	urls     []string // where the server is one for other processes too
 	bus      *natsbus.Bus
 	identity seal.Identity
 	ref      string // of an image of the fixture, which the engine has
@@ -52,6 +62,12 @@ type site struct {
 // start starts a site whose messages are delivered again after ackWait; 0 is as in production.
 func start(t *testing.T, ackWait time.Duration) *site {
 	t.Helper()
+	return open(t, ackWait, nil)
+}
+
+// open starts a site with a server of its own, or with one that is there.
+func open(t *testing.T, ackWait time.Duration, servers *natstest.Servers) *site {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "faena") // short: sockets of containers are below it
 	if err != nil {
 		t.Fatal(err)
@@ -59,9 +75,13 @@ func start(t *testing.T, ackWait time.Duration) *site {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	s := &site{t: t, dir: dir}
 	s.check(os.Chmod(dir, 0o711)) // containers reach their sockets through it
-	s.server, err = natsbus.StartServer(natsbus.ServerOptions{Dir: filepath.Join(dir, "nats"), MaxStore: maxStore})
-	s.check(err)
-	t.Cleanup(s.server.Shutdown)
+	if servers != nil {
+		s.urls = servers.URLs()
+	} else {
+		s.server, err = natsbus.StartServer(natsbus.ServerOptions{Dir: filepath.Join(dir, "nats"), MaxStore: maxStore})
+		s.check(err)
+		t.Cleanup(s.server.Shutdown)
+	}
 	s.bus = s.connect("api", ackWait)
 	s.check(s.bus.Declare(t.Context()))
 	s.identity, err = seal.LoadOrCreate(filepath.Join(dir, "seal.key"))
@@ -79,7 +99,7 @@ func (s *site) check(err error) {
 
 func (s *site) connect(name string, ackWait time.Duration) *natsbus.Bus {
 	s.t.Helper()
-	b, err := natsbus.Connect(s.t.Context(), natsbus.Options{Name: name, Server: s.server, AckWait: ackWait, MaxStore: maxStore})
+	b, err := natsbus.Connect(s.t.Context(), natsbus.Options{Name: name, Server: s.server, URLs: s.urls, AckWait: ackWait, MaxStore: maxStore})
 	s.check(err)
 	s.t.Cleanup(b.Close)
 	return b
@@ -92,6 +112,7 @@ type hand struct {
 	id    string
 	bus   *natsbus.Bus
 	log   *log
+	met   *telemetry.Metrics
 	end   context.CancelFunc // of Run's context
 	ended chan struct{}      // closed when Run has returned
 	err   error              // what it returned
@@ -101,11 +122,9 @@ type hand struct {
 func (s *site) hand(id string, change ...func(*wiring.WorkerOptions)) *hand {
 	s.t.Helper()
 	h := &hand{s: s, id: id + "-" + filepath.Base(s.dir), bus: s.connect(id, 0), log: &log{to: s.t.Output()}, ended: make(chan struct{})}
-	c := config.DefaultWorker()
-	c.Pool.ID, c.Pool.Places, c.Pool.Memory, c.Pool.DiskMinFree = h.id, 2, 1<<30, 1<<20
-	c.Engine.InitPath, c.Engine.DockerHost = faenatest.InitBinary(s.t), faenatest.Engine(s.t).Host
-	o := wiring.WorkerOptions{DataDir: filepath.Join(s.dir, id), Pool: c.Pool, Engine: c.Engine, Bus: h.bus, Identity: s.identity,
-		Metrics: telemetry.New(telemetry.Build{}), Logger: slog.New(slog.NewTextHandler(h.log, nil))}
+	h.met = telemetry.New(telemetry.Build{})
+	o := place{ID: h.id, DataDir: filepath.Join(s.dir, id), InitPath: faenatest.InitBinary(s.t), DockerHost: faenatest.Engine(s.t).Host}.
+		options(h.bus, s.identity, h.met, h.log)
 	for _, c := range change {
 		c(&o)
 	}
@@ -115,6 +134,17 @@ func (s *site) hand(id string, change ...func(*wiring.WorkerOptions)) *hand {
 	h.Worker, err = wiring.NewWorker(s.t.Context(), o)
 	s.check(err)
 	return h
+}
+
+// place is where a worker is.
+type place struct{ ID, DataDir, InitPath, DockerHost string }
+
+func (p place) options(bus *natsbus.Bus, identity seal.Identity, met *telemetry.Metrics, log io.Writer) wiring.WorkerOptions {
+	c := config.DefaultWorker()
+	c.Pool.ID, c.Pool.Places, c.Pool.Memory, c.Pool.DiskMinFree = p.ID, 2, 1<<30, 1<<20
+	c.Engine.InitPath, c.Engine.DockerHost = p.InitPath, p.DockerHost
+	return wiring.WorkerOptions{DataDir: p.DataDir, Pool: c.Pool, Engine: c.Engine, Bus: bus, Identity: identity,
+		Metrics: met, Logger: slog.New(slog.NewTextHandler(log, nil))}
 }
 
 // log is what a worker says of itself.
@@ -309,6 +339,18 @@ func (s *site) quiet() {
 func (h *hand) idle() {
 	h.s.t.Helper()
 	faenatest.Eventually(h.s.t, patience, "the worker has nothing to do", func() bool { return h.Describe().Busy == 0 })
+}
+
+// metric is the value of one of a worker's metrics, by its name with its labels; 0 where it has none.
+func (h *hand) metric(name string) int { return metric(h.met, name) }
+
+func metric(m *telemetry.Metrics, name string) int {
+	answer := httptest.NewRecorder()
+	m.Operations(nil, slog.New(slog.DiscardHandler)).Handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	_, after, _ := strings.Cut(answer.Body.String(), "\n"+name+" ")
+	count, _, _ := strings.Cut(after, "\n")
+	n, _ := strconv.Atoi(count)
+	return n
 }
 
 // containers are those of a worker that the engine has.

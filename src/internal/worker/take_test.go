@@ -3,11 +3,7 @@ package worker_test
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"reflect"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +13,6 @@ import (
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
 	"faena.dev/faena/internal/natsbus"
-	"faena.dev/faena/internal/telemetry"
 	"faena.dev/faena/internal/wiring"
 	"faena.dev/faena/internal/worker"
 )
@@ -132,8 +127,7 @@ func TestWorker_OtherVersion(t *testing.T) {
 	t.Parallel()
 	const other = faena.SchemaVersion + 98
 	s := start(t, 0)
-	met := telemetry.New(telemetry.Build{})
-	h := s.hand("version", func(o *wiring.WorkerOptions) { o.Pool.Places, o.Metrics = 1, met })
+	h := s.hand("version", func(o *wiring.WorkerOptions) { o.Pool.Places = 1 })
 	h.Quicken(worker.Every{Unread: 100 * time.Millisecond})
 	rev := s.function("f", nil)
 	record := func() *faena.Record {
@@ -148,7 +142,7 @@ func TestWorker_OtherVersion(t *testing.T) {
 	}
 	// handedBack waits until the worker has met it a few times, and has run another meanwhile.
 	handedBack := func(t *testing.T, where, id string) {
-		faenatest.Eventually(t, patience, "it is met again and again", func() bool { return unreadable(met, where) >= 3 })
+		faenatest.Eventually(t, patience, "it is met again and again", func() bool { return h.metric(`faena_unreadable_total{where="`+where+`"}`) >= 3 })
 		s.says("arg", rev, "arg")
 		if n, err := s.bus.QueueDepth(t.Context(), group); err != nil || n != 1 {
 			t.Errorf("%d messages wait, %v, want the one that cannot be read", n, err)
@@ -192,16 +186,6 @@ func TestWorker_OtherVersion(t *testing.T) {
 			t.Errorf("when it can be read: %+v", r)
 		}
 	})
-}
-
-// unreadable is how often a worker has met what another version has written.
-func unreadable(m *telemetry.Metrics, where string) int {
-	answer := httptest.NewRecorder()
-	m.Operations(nil, slog.New(slog.DiscardHandler)).Handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	_, after, _ := strings.Cut(answer.Body.String(), `faena_unreadable_total{where="`+where+`"} `)
-	count, _, _ := strings.Cut(after, "\n")
-	n, _ := strconv.Atoi(count)
-	return n
 }
 
 // TestWorker_Order: an activation's end is told when its record is terminal and its slot is free, and not before.
