@@ -13,6 +13,8 @@ declare -A needed=(
 	[docker]=docker.io
 	[iptables]=iptables
 	[git]=git
+	[ip]=iproute2 # networks of tests, and what nft shows of them
+	[nft]=nftables
 )
 case ${1-} in
 "") ;;

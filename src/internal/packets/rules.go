@@ -17,6 +17,7 @@ func (r *Rules) write() error {
 	allow := slices.Concat(r.resolvers, r.o.Allow)
 	r.tables.AddTable(r.left)
 	for _, t := range []*nftables.Table{r.owned, r.left} {
+		r.chain(t, refusing, nil, refuse)
 		r.chain(t, "forward", nftables.ChainHookForward, forward(r.o.Bridge, allow))
 		r.chain(t, "input", nftables.ChainHookInput, input(r.o.Bridge, allow))
 		if err := r.tables.Flush(); err != nil {
@@ -26,11 +27,15 @@ func (r *Rules) write() error {
 	return nil
 }
 
-// chain makes a chain of these rules alone. A packet that they accept goes on to the host's own rules.
+// chain makes a chain of these rules alone. A packet that they accept goes on to the host's own rules. Without a hook it is one that
+// other chains jump to.
 func (r *Rules) chain(t *nftables.Table, name string, hook *nftables.ChainHook, rules []rule) {
-	accept := nftables.ChainPolicyAccept
-	c := r.tables.AddChain(&nftables.Chain{Name: name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: hook,
-		Priority: nftables.ChainPriorityFilter, Policy: &accept})
+	c := &nftables.Chain{Name: name, Table: t}
+	if hook != nil {
+		accept := nftables.ChainPolicyAccept
+		c.Type, c.Hooknum, c.Priority, c.Policy = nftables.ChainTypeFilter, hook, nftables.ChainPriorityFilter, &accept
+	}
+	r.tables.AddChain(c)
 	r.tables.FlushChain(c)
 	for _, e := range rules {
 		r.tables.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: e})
@@ -91,12 +96,22 @@ func exceptions(list []Exception) (rules []rule) {
 	return rules
 }
 
+// refusing is the chain that answers what is denied.
+const refusing = "refuse"
+
 // What becomes of a packet. One that is rejected is answered, so that a program that tries need not wait for its time-out.
 var (
 	accept = rule{&expr.Verdict{Kind: expr.VerdictAccept}}
 	drop   = rule{&expr.Verdict{Kind: expr.VerdictDrop}}
-	reject = rule{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
+	reject = rule{&expr.Verdict{Kind: expr.VerdictJump, Chain: refusing}}
 )
+
+// refuse answers TCP with a reset, which ends a connect in any case: an ICMP message comes too early where the packet has not left
+// the machine, and is limited to one a second.
+var refuse = []rule{
+	when(is(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP}), rule{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}),
+	{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}},
+}
 
 // established is a packet of a connection, or about one, whose first packet was let go.
 var established = rule{

@@ -1,0 +1,258 @@
+package packets
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"faena.dev/faena/internal/faenatest"
+)
+
+func (s *site) open(t *testing.T) *Rules {
+	t.Helper()
+	o := Options{Name: "w-1", Bridge: bridge}
+	for _, a := range excepted {
+		o.Allow = append(o.Allow, Exception{Prefix: netip.PrefixFrom(a, a.BitLen())})
+	}
+	for _, a := range opened {
+		o.Allow = append(o.Allow, Exception{Prefix: netip.PrefixFrom(a, a.BitLen()-8), Port: service})
+	}
+	r, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestRules(t *testing.T) {
+	t.Parallel()
+	if !faenatest.OwnNetwork(t) {
+		return
+	}
+	s := newSite(t)
+	t.Run("without them all is open", func(t *testing.T) { // what shows that the rest of this test can fail
+		s.serveLinkLocal(t)
+		s.expect(t, true, gateway, ours, public, remote, far, private, other, servers, excepted, opened,
+			[]netip.Addr{s.linkLocal(t, false), s.linkLocal(t, true)})
+		s.testForged(t, true)
+	})
+	r := s.open(t)
+	t.Run("in force", s.filtered)
+	t.Run("forged sources", func(t *testing.T) { s.testForged(t, false) })
+	t.Run("calls from outside", s.testInbound)
+	t.Run("nft flush ruleset", func(t *testing.T) {
+		nft(t, "flush", "ruleset")
+		s.filtered(t)
+		if err := r.Check(); err != nil {
+			t.Fatal(err)
+		}
+		if got := nft(t, "list", "tables"); got != "table inet faena-w-1\ntable inet faena-w-1-left\n" {
+			t.Errorf("after the check the tables are %q", got)
+		}
+	})
+	for _, value := range []string{"1", "0"} {
+		t.Run("bridge-nf-call "+value, func(t *testing.T) {
+			faenatest.Sysctl(t, "net/bridge/bridge-nf-call-iptables", value)
+			faenatest.Sysctl(t, "net/bridge/bridge-nf-call-ip6tables", value)
+			s.filtered(t)
+		})
+	}
+	t.Run("a new container", func(t *testing.T) {
+		faenatest.IP(t, "link set port2 type bridge_slave isolated off")
+		s.expect(t, true, other) // what shows that isolation is needed, and enough
+		if err := r.Isolate(); err != nil {
+			t.Fatal(err)
+		}
+		s.filtered(t)
+	})
+	t.Run("the bridge comes back", func(t *testing.T) {
+		faenatest.IP(t, "link delete "+bridge)
+		if err := r.Check(); err == nil || !strings.Contains(err.Error(), bridge) {
+			t.Errorf("without the bridge the check says %v", err)
+		}
+		faenatest.IP(t, "link add "+bridge+" type bridge forward_delay 0 mcast_snooping 0")
+		faenatest.IP(t, "link set "+bridge+" up")
+		give(gateway, func(a string) { faenatest.IP(t, "address add "+a+" dev "+bridge) }, 24, 64)
+		for _, name := range []string{"port1", "port2"} {
+			faenatest.IP(t, "link set "+name+" master "+bridge)
+		}
+		if err := r.Check(); err != nil {
+			t.Fatal(err)
+		}
+		s.filtered(t)
+	})
+	t.Run("a name in use", func(t *testing.T) {
+		if _, err := Open(Options{Name: "w-1", Bridge: bridge}); err == nil || !strings.Contains(err.Error(), "another process") {
+			t.Errorf("a second one of the name: %v", err)
+		}
+	})
+	t.Run("killed", func(t *testing.T) {
+		if err := r.closeConns(); err != nil { // all that the kernel sees of a kill
+			t.Fatal(err)
+		}
+		if got := nft(t, "list", "tables"); got != "table inet faena-w-1-left\n" {
+			t.Errorf("the tables are %q", got)
+		}
+		s.filtered(t)
+		r = s.open(t)
+		s.filtered(t)
+	})
+	t.Run("closed", func(t *testing.T) {
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := nft(t, "list", "ruleset"); got != "" {
+			t.Errorf("this is left: %s", got)
+		}
+	})
+}
+
+// testForged sends what looks like an answer to the host itself, from a server that it has asked something.
+func (s *site) testForged(t *testing.T, want bool) {
+	for _, server := range far {
+		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, service)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		answer := func() string {
+			b := make([]byte, 64)
+			_ = conn.SetDeadline(time.Now().Add(300 * time.Millisecond))
+			n, err := conn.Read(b)
+			if err != nil {
+				return ""
+			}
+			return string(b[:n])
+		}
+		if _, err := conn.Write([]byte("question")); err != nil {
+			t.Fatal(err)
+		}
+		if got := answer(); got != "question" {
+			t.Fatalf("%s answers the host %q", server, got)
+		}
+		local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+		s.from.Do(func() { err = forge(netip.AddrPortFrom(server, service), local) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := answer(); (got == "forged") != want {
+			t.Errorf("an answer that a container has forged in the name of %s: the host got %q", server, got)
+		}
+	}
+}
+
+// forge sends a UDP packet with any source: raw in IPv4, which takes CAP_NET_RAW; in IPv6 everybody may.
+func forge(from, to netip.AddrPort) error {
+	if to.Addr().Is6() {
+		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(fd) }()
+		if err := unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1); err != nil {
+			return err
+		}
+		if err := unix.Bind(fd, &unix.SockaddrInet6{Port: int(from.Port()), Addr: from.Addr().As16()}); err != nil {
+			return err
+		}
+		return unix.Sendto(fd, []byte("forged"), 0, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	source, destination := from.Addr().As4(), to.Addr().As4()
+	var p bytes.Buffer // the kernel fills in the length and both checksums; UDP's may be absent
+	p.Write([]byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0})
+	p.Write(append(source[:], destination[:]...))
+	p.Write([]byte{byte(from.Port() >> 8), byte(from.Port()), byte(to.Port() >> 8), byte(to.Port()), 0, 8 + 6, 0, 0})
+	p.WriteString("forged")
+	return unix.Sendto(fd, p.Bytes(), 0, &unix.SockaddrInet4{Addr: destination})
+}
+
+// testInbound calls a container from another host, by a route through this one.
+func (s *site) testInbound(t *testing.T) {
+	for _, a := range other {
+		var err error
+		s.away.Do(func() {
+			var conn net.Conn
+			if conn, err = net.DialTimeout("tcp", netip.AddrPortFrom(a, service).String(), 150*time.Millisecond); err == nil {
+				_ = conn.Close()
+			}
+		})
+		if err == nil {
+			t.Errorf("another host reached the container at %s", a)
+		}
+	}
+}
+
+func TestOpen_WithoutTheCapability(t *testing.T) {
+	t.Parallel()
+	if !faenatest.OwnNetwork(t) {
+		return
+	}
+	faenatest.IP(t, "link add "+bridge+" type bridge")
+	if _, err := Open(Options{Name: "w", Bridge: "faena-none"}); err == nil || !strings.Contains(err.Error(), "faena-none") {
+		t.Errorf("without the bridge: %v", err)
+	}
+	h := faenatest.NewHost(t) // a thread, whose capabilities can be lowered alone
+	h.IP("link add " + bridge + " type bridge")
+	var err error
+	h.Do(func() {
+		header, data := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+		if err = unix.Capset(&header, &data[0]); err == nil {
+			_, err = Open(Options{Name: "w", Bridge: bridge})
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
+		t.Errorf("without the capability: %v", err)
+	}
+}
+
+// The resolvers that the engine asks from within a container are exceptions, of port 53 alone, also when they change.
+func TestRules_Resolvers(t *testing.T) {
+	t.Parallel()
+	if !faenatest.OwnNetwork(t) {
+		return
+	}
+	write := func(text string) {
+		t.Helper()
+		path := t.TempDir() + "/resolv.conf"
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount(path, resolvConf, "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(resolvConf, unix.MNT_DETACH) })
+	}
+	faenatest.IP(t, "link add "+bridge+" type bridge")
+	write("# none\nnameserver 127.0.0.53\nsearch example.org\n")
+	r, err := Open(Options{Name: "w", Bridge: bridge})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := nft(t, "list", "ruleset"); strings.Contains(got, "dport") {
+		t.Errorf("with a resolver on loopback: %s", got)
+	}
+	write("nameserver 10.0.0.2\nnameserver fd00::2\nnameserver fe80::1%eth0\nnameserver nonsense\n")
+	if err := r.Check(); err != nil {
+		t.Fatal(err)
+	}
+	got := nft(t, "list", "ruleset")
+	for _, want := range []string{"ip daddr 10.0.0.2 udp dport 53 accept", "ip daddr 10.0.0.2 tcp dport 53 accept", "ip6 daddr fd00::2 udp dport 53 accept"} {
+		if strings.Count(got, want) != 4 { // two chains of two tables
+			t.Errorf("%q is not in every chain: %s", want, got)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
