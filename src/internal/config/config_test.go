@@ -90,6 +90,36 @@ func TestLoadUp(t *testing.T) {
 	})
 }
 
+func TestExceptions(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.0.0.5:5432, 10.20.1.0/16 ,fd00::1": "10.0.0.5/32:5432,10.20.0.0/16,fd00::1/128",
+		"[fd00::5]:443,[fd00::/8]:80,[fd09::]": "[fd00::5/128]:443,[fd00::/8]:80,fd09::/128",
+		"10.0.0.5/32:5432":                     "10.0.0.5/32:5432",
+		"10.0.0.5:":                            "",
+		"10.0.0.5:0":                           "",
+		"[fd00::5":                             "",
+		"[fd00::5]443":                         "",
+		"[]:443":                               "",
+		":443":                                 "",
+		"fe80::1%eth0":                         "",
+	} {
+		var e, again Exceptions
+		err := e.Decode(text)
+		if want == "" {
+			if err == nil {
+				t.Errorf("%q is taken as %v", text, e)
+			}
+			continue
+		}
+		if err != nil || e.String() != want {
+			t.Errorf("%q is %v, %v; want %s", text, e, err, want)
+		}
+		if err := again.Decode(e.String()); err != nil || !slices.Equal(again, e) {
+			t.Errorf("%q read again is %v, %v", e, again, err)
+		}
+	}
+}
+
 func TestLoadUp_Bad(t *testing.T) {
 	key := file(t, "key.pem", "key", 0o600)
 	open := file(t, "open.pem", "key", 0o644)
@@ -137,6 +167,8 @@ func TestLoadUp_Bad(t *testing.T) {
 		{"instance", "FAENA_INSTANCE=a.b", `FAENA_INSTANCE is "a.b", must be 1 to 63 letters, digits, - and _`},
 		{"architecture", "FAENA_ARCH=x86_64", `FAENA_ARCH is "x86_64", must be amd64 or arm64`},
 		{"registry with a scheme", "FAENA_REGISTRIES=https://registry.example.org", `FAENA_REGISTRIES is "https://registry.example.org": it has "https://registry.example.org", which is no host or host:port; right would be hosts without a scheme, such as registry.example.org,10.0.0.5:5000`},
+		{"exception that is a name", "FAENA_WORKER_ALLOW=db:5432", `FAENA_WORKER_ALLOW is "db:5432": it has "db:5432", which is no network; right would be networks or addresses, each with or without a port, such as 10.0.0.5:5432,10.20.0.0/16,[fd00::5]:443`},
+		{"exception with a wrong port", "FAENA_WORKER_ALLOW=10.0.0.5:70000", `FAENA_WORKER_ALLOW is "10.0.0.5:70000": it has "10.0.0.5:70000", which has no port from 1 to 65535; right would be networks or addresses, each with or without a port, such as 10.0.0.5:5432,10.20.0.0/16,[fd00::5]:443`},
 		{"prefix", "FAENA_REGISTRY_PRIVATE_NETWORKS=10.0.0.0/33", `FAENA_REGISTRY_PRIVATE_NETWORKS is "10.0.0.0/33": it has "10.0.0.0/33", which is no prefix; right would be prefixes such as 10.20.0.0/16,fd00::/8`},
 		{"capability", "FAENA_WORKER_CAPABILITIES=CAP_CHOWN", `FAENA_WORKER_CAPABILITIES has "CAP_CHOWN", must be names such as CHOWN,SETUID,SETGID`},
 		{"group", "FAENA_WORKER_GROUP=Big", `FAENA_WORKER_GROUP is "Big", must match ^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`},

@@ -215,6 +215,12 @@ type Pool struct {
 	Starts int `envconfig:"WORKER_STARTS"`
 	// Capabilities are the Linux capabilities that function specs may ask for, without CAP_, for example CHOWN,SETUID,SETGID.
 	Capabilities List `envconfig:"WORKER_CAPABILITIES"`
+	// Allow is what functions may reach besides the internet: networks or addresses, each with or without a port (of TCP and UDP), for
+	// example 10.0.0.5:5432,10.20.0.0/16,[fd00::5]:443. Everything else that is private, and this host, is denied to them.
+	Allow Exceptions `envconfig:"WORKER_ALLOW"`
+	// AllowUnfiltered has functions run also where their packets cannot be filtered, for example since this program may not set
+	// packet rules. They reach whatever this host reaches then, and this host. `faena up --allow-unfiltered` is the same.
+	AllowUnfiltered bool `envconfig:"ALLOW_UNFILTERED"`
 	// DrainWithin is how long a stopping worker waits for what it runs before it kills it.
 	DrainWithin time.Duration `envconfig:"WORKER_DRAIN_WITHIN"`
 	// DiskPath is a path on the disk that is watched. Default: where the Docker Engine keeps its images.
