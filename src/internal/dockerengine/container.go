@@ -61,7 +61,7 @@ type Container struct {
 	Volumes      []string // the image's VOLUME paths, each of which becomes an empty tmpfs
 	WritableRoot bool     // the root file system may be written; its layer has no bound
 	Capabilities []string // given back after all are dropped, for example CHOWN
-	Network      string   // name of a network, see EnsureNetwork; empty is none at all
+	Network      string   // id or name of a network, see EnsureNetwork; empty is none at all
 }
 
 func (c Container) validate() error {

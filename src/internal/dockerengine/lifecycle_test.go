@@ -215,7 +215,7 @@ func TestEngine_Unavailable(t *testing.T) {
 		"has":     func(ctx context.Context) error { _, err := e.HasImage(ctx, "absent"); return err },
 		"rmi":     func(ctx context.Context) error { return e.RemoveImage(ctx, "absent") },
 		"save":    func(ctx context.Context) error { _, err := e.SaveImage(ctx, "absent"); return err },
-		"network": func(ctx context.Context) error { return e.EnsureNetwork(ctx, "absent") },
+		"network": func(ctx context.Context) error { _, err := e.EnsureNetwork(ctx, "absent"); return err },
 	}
 	all := func(reason string) {
 		for name, call := range calls {

@@ -23,13 +23,14 @@ const (
 	optionBridge = "com.docker.network.bridge.name"
 )
 
-// EnsureNetwork makes the shared bridge without traffic between its containers, where it does not exist yet. A
+// EnsureNetwork makes the shared bridge without traffic between its containers, where it does not exist yet, and returns the
+// network's id. A container that joins it by that id cannot be on another one, whoever makes networks meanwhile. A
 // network of that name that is something else is KindConflict: it is not ours to change. One bridge serves all,
 // because a network per function exhausts the engine's address pool at about 30.
 //
 // Several workers may call it at once. The engine would then make several networks of one name, none of which can be
 // used by that name, but never two with the same bridge: so who is refused for the bridge's name waits for the other.
-func (e *Engine) EnsureNetwork(ctx context.Context, name string) error {
+func (e *Engine) EnsureNetwork(ctx context.Context, name string) (id string, err error) {
 	ctx, done := e.deadline(ctx, e.timeouts.Create)
 	defer done()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -37,18 +38,19 @@ func (e *Engine) EnsureNetwork(ctx context.Context, name string) error {
 	for {
 		found, err := e.client.NetworkInspect(ctx, name, network.InspectOptions{})
 		if err == nil {
-			return isolated(found)
+			return found.ID, isolated(found)
 		}
+		var made network.CreateResponse
 		if errdefs.IsNotFound(err) {
-			_, err = e.client.NetworkCreate(ctx, name, network.CreateOptions{Driver: "bridge",
+			made, err = e.client.NetworkCreate(ctx, name, network.CreateOptions{Driver: "bridge",
 				Options: map[string]string{optionICC: "false", optionBridge: BridgeName(name)}, Labels: map[string]string{"faena.network": name}})
 		}
 		if err == nil || !(errdefs.IsConflict(err) || strings.Contains(err.Error(), "same bridge name")) {
-			return e.failed(ctx, "make network "+name, err)
+			return made.ID, e.failed(ctx, "make network "+name, err)
 		}
 		select {
 		case <-ctx.Done():
-			return e.failed(ctx, "make network "+name, err)
+			return "", e.failed(ctx, "make network "+name, err)
 		case <-tick.C:
 		}
 	}
@@ -60,12 +62,13 @@ func BridgeName(network string) string {
 	return "faena-" + hex.EncodeToString(sum[:4])
 }
 
-// isolated checks that a network that was there before is the one that EnsureNetwork would make.
+// isolated checks that a network that was there before is the one that EnsureNetwork would make, but for its addresses. The name of
+// its bridge counts too: packet rules go by it.
 func isolated(n network.Inspect) error {
-	if n.Driver == "bridge" && n.Options[optionICC] == "false" {
+	if n.Driver == "bridge" && n.Options[optionICC] == "false" && n.Options[optionBridge] == BridgeName(n.Name) {
 		return nil
 	}
 	return &faena.Error{Kind: faena.KindConflict, Reason: "network_conflict", Component: faena.ComponentEngine,
-		Message: fmt.Sprintf("The engine has a network %q that is not Faena's: driver %s, options %v. Remove it with `docker network rm %s`, or choose another name.",
-			n.Name, n.Driver, n.Options, n.Name)}
+		Message: fmt.Sprintf("The engine has a network %q that is not Faena's: driver %s, options %v. Faena's is a bridge with %s=false and %s=%s. Remove it with `docker network rm %s`, or choose another name.",
+			n.Name, n.Driver, n.Options, optionICC, optionBridge, BridgeName(n.Name), n.Name)}
 }

@@ -23,7 +23,7 @@ func networkName(t testing.TB) string {
 func bridgeFor(t testing.TB, e *Engine) string {
 	t.Helper()
 	name := networkName(t)
-	if err := e.EnsureNetwork(t.Context(), name); err != nil {
+	if _, err := e.EnsureNetwork(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
 	return name
@@ -34,18 +34,25 @@ func TestEngine_EnsureNetwork(t *testing.T) {
 	t.Run("is made once", func(t *testing.T) {
 		name := networkName(t)
 		var wg sync.WaitGroup
-		for range 4 {
+		var ids [4]string
+		for n := range ids {
 			wg.Go(func() {
-				if err := e.EnsureNetwork(t.Context(), name); err != nil {
+				var err error
+				if ids[n], err = e.EnsureNetwork(t.Context(), name); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		wg.Wait()
-		var found []struct{ Name, Driver string }
+		var found []struct{ Id, Name, Driver string } //nolint:revive // the engine's spelling
 		faenatest.Engine(t).Get(t, `/networks?filters={"name":["`+name+`"]}`, &found)
 		if len(found) != 1 || found[0].Driver != "bridge" {
-			t.Errorf("got %+v, want one bridge", found)
+			t.Fatalf("got %+v, want one bridge", found)
+		}
+		for _, id := range ids {
+			if id != found[0].Id {
+				t.Errorf("one was told %q, want %s", id, found[0].Id)
+			}
 		}
 	})
 	t.Run("keeps containers apart", func(t *testing.T) {
@@ -71,10 +78,16 @@ func TestEngine_EnsureNetwork(t *testing.T) {
 		a.expect(itoa(syscall.ENETUNREACH), "dial 192.0.2.1 80")
 	})
 	t.Run("somebody else's", func(t *testing.T) {
-		name := networkName(t)
-		faenatest.Engine(t).Post(t, "/networks/create", map[string]any{"Name": name, "Driver": "bridge"}, nil)
-		if err := e.EnsureNetwork(t.Context(), name); !faena.IsKind(err, faena.KindConflict) {
-			t.Errorf("got %v, want a conflict", err)
+		for what, options := range map[string]map[string]string{"no options": nil, "another bridge": {optionICC: "false"},
+			"traffic between containers": {optionBridge: "x"}} {
+			name := networkName(t)
+			if options[optionBridge] != "" {
+				options[optionBridge] = BridgeName(name)
+			}
+			faenatest.Engine(t).Post(t, "/networks/create", map[string]any{"Name": name, "Driver": "bridge", "Options": options}, nil)
+			if _, err := e.EnsureNetwork(t.Context(), name); !faena.IsKind(err, faena.KindConflict) {
+				t.Errorf("%s: got %v, want a conflict", what, err)
+			}
 		}
 	})
 }
