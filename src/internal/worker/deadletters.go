@@ -36,7 +36,7 @@ func (w *Worker) letter(a *activation, rec *faena.Record, reason faena.Reason, m
 // bury writes the dead letter of a settlement, as long as the record is this worker's to settle: what somebody else runs is not
 // dead. It returns an error where it could not be written within buryFor.
 func (w *Worker) bury(ctx context.Context, a *activation, s settlement) error {
-	ctx, cancel := context.WithTimeout(ctx, buryFor)
+	ctx, cancel := context.WithTimeout(ctx, w.every.bury)
 	defer cancel()
 	found, _, err := w.read(ctx, a)
 	if err != nil {
@@ -135,7 +135,7 @@ func (w *Worker) refuse(a *activation) {
 	a.ended()
 	switch {
 	case rec == nil:
-		within, cancel := context.WithTimeout(ctx, buryFor)
+		within, cancel := context.WithTimeout(ctx, w.every.bury)
 		defer cancel()
 		if err := w.writeLetter(within, a, l); err != nil {
 			w.logOf(a).Error("the dead letter of a message that cannot be read could not be written; the message is left", "sequence", d.Sequence, "error", err)

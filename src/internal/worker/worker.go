@@ -79,13 +79,14 @@ type periods struct {
 	pool                           time.Duration
 	launch                         time.Duration // that making a container may take
 	unread                         time.Duration // that what another version has written stays away
+	bury                           time.Duration // that a dead letter is tried to be written
 }
 
 func defaultPeriods() periods {
 	return periods{
 		progressTick: time.Second, progress: faena.ProgressEvery, fence: faena.FenceAfter,
 		heartbeat: faena.HeartbeatTTL / 3, ping: 2 * time.Second, sweep: time.Minute, images: time.Minute,
-		pool: time.Second, launch: launchTimeout, unread: 10 * time.Second,
+		pool: time.Second, launch: launchTimeout, unread: 10 * time.Second, bury: buryFor,
 	}
 }
 
