@@ -32,6 +32,9 @@ type Options struct {
 	Allow []Exception
 }
 
+// ErrInUse is that the rules of that name are another process's, which runs.
+var ErrInUse = errors.New("it belongs to another process: is a worker of that name running?")
+
 // Rules are in force from Open to Close. All methods are safe for concurrent use.
 type Rules struct {
 	o     Options
@@ -67,7 +70,7 @@ func Open(o Options) (_ *Rules, err error) {
 	}
 	if r.owned, err = own(socket, "faena-"+o.Name); err != nil {
 		if _, found := r.tables.ListTableOfFamily(r.owned.Name, r.owned.Family); found == nil {
-			return nil, fmt.Errorf("make the nftables table %s: there is one, which belongs to another process: is a worker of that name running? (%w)", r.owned.Name, err)
+			return nil, fmt.Errorf("make the nftables table %s: %w", r.owned.Name, ErrInUse)
 		}
 		return nil, fmt.Errorf("make the nftables table %s: %w", r.owned.Name, explain(err))
 	}

@@ -2,6 +2,7 @@ package packets
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -88,7 +89,7 @@ func TestRules(t *testing.T) {
 		s.filtered(t)
 	})
 	t.Run("a name in use", func(t *testing.T) {
-		if _, err := Open(Options{Name: "w-1", Bridge: bridge}); err == nil || !strings.Contains(err.Error(), "another process") {
+		if _, err := Open(Options{Name: "w-1", Bridge: bridge}); !errors.Is(err, ErrInUse) {
 			t.Errorf("a second one of the name: %v", err)
 		}
 	})

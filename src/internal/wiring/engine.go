@@ -9,7 +9,10 @@ import (
 )
 
 // engine is the Docker Engine as a worker wants it.
-type engine struct{ *dockerengine.Engine }
+type engine struct {
+	*dockerengine.Engine
+	guard *guard
+}
 
 var _ worker.Engine = engine{}
 
@@ -23,8 +26,16 @@ func (e engine) Create(ctx context.Context, s worker.ContainerSpec) (string, err
 		},
 		InitPath: s.InitPath, SocketDir: s.SocketDir, User: s.RunAs, WorkingDir: s.WorkingDir,
 		MemoryBytes: s.MemoryBytes, CPUs: s.CPUs, PIDs: s.PIDs, TmpfsBytes: s.TmpfsBytes, Volumes: s.Volumes,
-		WritableRoot: s.WritableRoot, Capabilities: s.Capabilities, Network: s.Network,
+		WritableRoot: s.WritableRoot, Capabilities: s.Capabilities, Network: e.guard.join(),
 	})
+}
+
+// Start implements worker.Containers: when it returns, the container is apart from the others.
+func (e engine) Start(ctx context.Context, id string) error {
+	if err := e.Engine.Start(ctx, id); err != nil {
+		return err
+	}
+	return e.guard.started()
 }
 
 // Owned implements worker.Containers: those of every worker.

@@ -33,10 +33,12 @@ type WorkerOptions struct {
 type Worker struct {
 	*worker.Worker
 	engine     *dockerengine.Engine
+	guard      *guard
 	deliveries *natsbus.Deliveries
+	log        *slog.Logger
 }
 
-// NewWorker opens the engine, makes the network, and puts a worker together that is not running. The caller closes it
+// NewWorker opens the engine, makes the network with its packet rules, and puts a worker together that is not running. The caller closes it
 // after Run has returned.
 func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
 	if err := checkInit(o.Engine.InitPath); err != nil {
@@ -46,13 +48,13 @@ func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the Docker Engine, which FAENA_DOCKER_HOST or DOCKER_HOST names: %w", err)
 	}
-	w := &Worker{engine: docker}
+	w := &Worker{engine: docker, log: o.Logger}
 	defer func() {
 		if err != nil {
 			w.Close()
 		}
 	}()
-	if err := docker.EnsureNetwork(ctx, o.Engine.Network); err != nil {
+	if w.guard, err = newGuard(ctx, docker, o.Engine.Network, o.Pool, o.Logger); err != nil {
 		return nil, err
 	}
 	about, err := docker.Info(ctx)
@@ -73,7 +75,7 @@ func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
 		IdleTTL:  o.Pool.IdleTTL, Starts: o.Pool.Starts, Capabilities: o.Pool.Capabilities,
 		Disk: worker.DiskOptions{Path: cmp.Or(o.Pool.DiskPath, about.RootDir), MinFreeBytes: int64(o.Pool.DiskMinFree),
 			High: o.Pool.DiskHigh, Low: o.Pool.DiskLow},
-		Bus: o.Bus, Deliveries: deliveries{w.deliveries}, Engine: engine{docker}, Registries: registry.NewResolver(o.Registries),
+		Bus: o.Bus, Deliveries: deliveries{w.deliveries}, Engine: engine{docker, w.guard}, Registries: registry.NewResolver(o.Registries),
 		Opener: seal.NewOpener(o.Identity), Observer: o.Metrics, ServerNow: o.Bus.ServerNow, Logger: o.Logger,
 	})
 	if err != nil {
@@ -95,10 +97,15 @@ func checkInit(path string) error {
 	return nil
 }
 
-// Close lets go of the engine and the queue.
+// Close lets go of the engine and the queue, and removes the packet rules.
 func (w *Worker) Close() {
 	if w.deliveries != nil {
 		_ = w.deliveries.Close() // the connection that it belongs to is closed next
+	}
+	if w.guard != nil {
+		if err := w.guard.Close(); err != nil {
+			w.log.Warn("the packet rules stay until a worker of this name starts", "error", err)
+		}
 	}
 	_ = w.engine.Close() // idle connections only
 }

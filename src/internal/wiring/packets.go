@@ -1,0 +1,91 @@
+package wiring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"faena.dev/faena/internal/config"
+	"faena.dev/faena/internal/dockerengine"
+	"faena.dev/faena/internal/packets"
+)
+
+// guard keeps the packets of a worker's containers where they may go. It is safe for concurrent use.
+type guard struct {
+	docker     *dockerengine.Engine
+	network    string
+	rules      *packets.Rules // nil where nothing is filtered
+	unfiltered string         // why not; "" where they are
+
+	mu sync.Mutex
+	id string // of the network
+}
+
+// newGuard makes the network of the containers and puts their packet rules into force. Where that is not possible, and not allowed to
+// be missing, it is a settingError.
+func newGuard(ctx context.Context, docker *dockerengine.Engine, network string, pool config.Pool, log *slog.Logger) (*guard, error) {
+	g := &guard{docker: docker, network: network}
+	if err := g.ensure(ctx); err != nil {
+		return nil, err
+	}
+	o := packets.Options{Name: pool.ID, Bridge: dockerengine.BridgeName(network)}
+	for _, e := range pool.Allow {
+		o.Allow = append(o.Allow, packets.Exception(e))
+	}
+	var err error
+	switch g.rules, err = packets.Open(o); {
+	case err == nil, errors.Is(err, packets.ErrInUse):
+		return g, err
+	case !pool.AllowUnfiltered:
+		return nil, settingError{fmt.Errorf("the packets of functions cannot be filtered, so they would reach this host and all that it reaches: %w. "+
+			"If that may be, set FAENA_ALLOW_UNFILTERED=true (faena up --allow-unfiltered)", err)}
+	}
+	g.unfiltered = err.Error()
+	log.Warn("the packets of functions are not filtered: they reach this host and all that it reaches", "reason", g.unfiltered)
+	return g, nil
+}
+
+func (g *guard) ensure(ctx context.Context) error {
+	id, err := g.docker.EnsureNetwork(ctx, g.network)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.id = id
+	g.mu.Unlock()
+	return nil
+}
+
+// check puts right what has changed: the network, which somebody may have removed, and the rules.
+func (g *guard) check(ctx context.Context) error {
+	if err := g.ensure(ctx); err != nil || g.rules == nil {
+		return err
+	}
+	return g.rules.Check()
+}
+
+// join is the network that a new container joins. Its id, not its name: one of that name that somebody made meanwhile has another
+// bridge, which no rule knows.
+func (g *guard) join() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.id
+}
+
+// started keeps a container that has just been started from the others. Nothing of the function's runs in it yet.
+func (g *guard) started() error {
+	if g.rules == nil {
+		return nil
+	}
+	return g.rules.Isolate()
+}
+
+// Close removes the rules. The containers must be gone.
+func (g *guard) Close() error {
+	if g.rules == nil {
+		return nil
+	}
+	return g.rules.Close()
+}
