@@ -78,10 +78,7 @@ func (c *Control) admission(ctx context.Context, fn *deployed, req faena.Activat
 	}
 	below, instance, startWithin := limit, c.o.Instance, faena.SyncWait
 	if req.Async {
-		instance, startWithin = "", c.o.AsyncStartWithin
-		if limit >= 5 { // a fifth is left to synchronous calls
-			below = limit * 4 / 5
-		}
+		below, instance, startWithin = asyncShare(limit), "", c.o.AsyncStartWithin
 	}
 	if req.Expires > 0 {
 		startWithin = req.Expires
@@ -95,7 +92,8 @@ func (c *Control) admission(ctx context.Context, fn *deployed, req faena.Activat
 	}
 	m := &faena.Message{Schema: faena.SchemaVersion, ID: r.ID, Revision: fn.revision,
 		Parameter: faena.Blob{Size: int64(len(req.Parameter)), Inline: req.Parameter}}
-	return &admission{c: c, slots: c.slots.of(spec.Group, req.User), limit: limit, below: below, record: r, message: m}, nil
+	return &admission{c: c, slots: c.slots.of(spec.Group, req.User), backlog: c.backlogs.of(spec.Group, req.User), limit: limit, below: below,
+		record: r, message: m}, nil
 }
 
 // checkParameter refuses what cannot be handed to the function's process.

@@ -10,15 +10,18 @@ import (
 	"faena.dev/faena/internal/failpoint"
 )
 
-// admission is one activation on its way in: a record, then a message in a slot (design section 3, steps 1 and 2).
+// admission is one activation on its way in: a record, then a message in a slot (design section 3, steps 1 and 2). An asynchronous
+// one without a slot waits in the backlog, and so does one that comes after those that wait there.
 type admission struct {
 	c       *Control
 	slots   *userSlots
+	backlog *userBacklog
 	limit   int // of the user in the group
 	below   int // only slots below it: less than limit for an asynchronous call
 	record  *faena.Record
 	rev     uint64 // of the record in the bucket; 0 before it is there
 	held    bool   // the record's slot is reserved for it
+	claimed bool   // others may admit it under the same id
 	message *faena.Message
 }
 
@@ -28,19 +31,50 @@ type admission struct {
 func (a *admission) admit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.c.admitBudget)
 	defer cancel()
-	slot, err := a.slots.take(ctx, a.limit, a.below)
-	if err != nil {
+	if err := a.place(ctx); err != nil {
 		return a.unavailable(err)
 	}
-	a.record.Slot, a.held = slot, true
-	err = a.store(ctx)
+	err := a.store(ctx)
 	if err == nil {
 		err = a.publish(ctx)
 	}
 	if err != nil && a.held { // one that the stream has refused is somebody else's, and stays so
 		a.slots.free(a.record.Slot)
 	}
+	if err != nil && a.record.Backlogged {
+		a.backlog.drop()
+	}
 	return err
+}
+
+// place finds out where it is to wait, and reserves that.
+func (a *admission) place(ctx context.Context) error {
+	waits := a.record.Instance == "" && a.c.o.BacklogLimit > 0
+	if waits {
+		if behind, err := a.backlog.any(ctx); err != nil {
+			return err
+		} else if behind {
+			return a.postpone(ctx)
+		}
+	}
+	slot, err := a.slots.take(ctx, a.limit, a.below)
+	if waits && faena.IsKind(err, faena.KindLimit) {
+		return a.postpone(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	a.record.Slot, a.held = slot, true
+	return nil
+}
+
+// postpone makes the backlog its place.
+func (a *admission) postpone(ctx context.Context) error {
+	if err := a.backlog.add(ctx, a.c.o.BacklogLimit); err != nil {
+		return err
+	}
+	a.record.Slot, a.record.Backlogged = 0, true
+	return nil
 }
 
 // store writes a large parameter, then the record.
@@ -67,7 +101,6 @@ func (a *admission) store(ctx context.Context) error {
 		if err == nil {
 			failpoint.Hit("api/record-created")
 			a.rev = rev
-			a.c.tally.created.Add(1)
 			return nil
 		}
 		if !transient(err) || pause.wait(ctx) != nil {
@@ -77,18 +110,16 @@ func (a *admission) store(ctx context.Context) error {
 	}
 }
 
-// publish puts the message into the slot of the record. Only a definite "slot taken" moves it to another one; after
-// an unknown outcome the slot never changes, since the message may stand there.
+// publish puts the message where the record says. Only a definite "slot taken" moves it to another slot, or into the backlog; after
+// an unknown outcome its place never changes, since the message may stand there.
 func (a *admission) publish(ctx context.Context) error {
 	moved, sent := 0, false // sent: a try of unknown outcome may have been stored
 	for pause := newPause(); ; {
-		r := a.record
-		a.message.Record, a.message.RecordRevision = r, a.rev
-		_, _, err := a.c.o.Bus.Publish(ctx, r.User, r.Group, r.Slot, r.Publication, a.message)
+		err := a.try(ctx)
 		switch {
 		case err == nil, errors.Is(err, faena.ErrSlotTaken) && sent && a.stored(ctx):
 			failpoint.Hit("api/published")
-			a.slots.occupied(r.Slot)
+			a.published()
 			return nil
 		case errors.Is(err, faena.ErrSlotTaken) && !sent:
 			if err := a.move(ctx, &moved); err != nil {
@@ -112,26 +143,46 @@ func (a *admission) publish(ctx context.Context) error {
 	}
 }
 
-// stored reports whether the message in our slot is ours.
-func (a *admission) stored(ctx context.Context) bool {
-	id, _, err := a.c.o.Bus.SlotMessage(ctx, a.record.Group, a.record.User, a.record.Slot)
-	return err == nil && id == a.record.ID
+// try makes one try. What waits in the backlog goes without its record, which is read when it is released.
+func (a *admission) try(ctx context.Context) error {
+	r := a.record
+	if r.Backlogged {
+		a.message.Record, a.message.RecordRevision = nil, 0
+		return a.c.o.Bus.PublishBacklog(ctx, r.User, r.Group, r.Publication, a.message)
+	}
+	a.message.Record, a.message.RecordRevision = r, a.rev
+	_, _, err := a.c.o.Bus.Publish(ctx, r.User, r.Group, r.Slot, r.Publication, a.message)
+	return err
 }
 
-// move takes another slot and writes it into the record, before the next publish.
+// published notes that the message is where it belongs.
+func (a *admission) published() {
+	if !a.record.Backlogged {
+		a.slots.occupied(a.record.Slot)
+		return
+	}
+	a.backlog.stored()
+	a.c.hint(a.record)
+}
+
+// stored reports whether the message in our slot is ours.
+func (a *admission) stored(ctx context.Context) bool {
+	there, err := a.c.inSlot(ctx, a.record)
+	return there && err == nil
+}
+
+// move takes another slot, or where there is none the backlog, and writes that into the record before the next publish.
 func (a *admission) move(ctx context.Context, moved *int) error {
 	a.slots.occupied(a.record.Slot)
 	a.held = false
 	if *moved++; *moved > 1 { // believed free, then one more; then the stream is asked
-		if err := a.slots.refresh(ctx); err != nil {
+		if err := a.slots.refresh(ctx, slotMemory); err != nil {
 			return a.unavailable(err)
 		}
 	}
-	slot, err := a.slots.take(ctx, a.limit, a.below)
-	if err != nil {
+	if err := a.place(ctx); err != nil {
 		return err
 	}
-	a.record.Slot, a.held = slot, true
 	rev, err := a.c.o.Bus.UpdateRecord(ctx, a.record, a.rev)
 	if err != nil {
 		return a.unavailable(err)
@@ -152,10 +203,11 @@ func (a *admission) forget(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	r := a.record
+	if a.others(ctx) {
+		return
+	}
 	if err := a.c.o.Bus.PurgeRecord(ctx, r.Group, r.User, r.ID); err != nil {
 		a.c.logOf(r).Warn("the record of a refused activation could not be removed", "error", err)
-	} else if a.rev != 0 {
-		a.c.tally.removed.Add(1)
 	}
 	failpoint.Hit("api/record-forgotten")
 	if a.message.Parameter.Object != "" {
@@ -163,6 +215,16 @@ func (a *admission) forget(ctx context.Context) {
 			a.c.logOf(r).Warn("the parameter of a refused activation could not be removed", "error", err)
 		}
 	}
+}
+
+// others reports whether the record of our id is somebody else's: an id that a key stands for is admitted again by another API, where
+// this one slept for too long.
+func (a *admission) others(ctx context.Context) bool {
+	if !a.claimed {
+		return false
+	}
+	there, _, err := a.c.o.Bus.Record(ctx, a.record.Group, a.record.User, a.record.ID)
+	return err == nil && !there.AdmittedAt.Equal(a.record.AdmittedAt)
 }
 
 // abandon ends an admission of which nobody knows whether the message is stored. Where the record can be settled

@@ -128,6 +128,14 @@ func (c *cache[T]) keep(k cacheKey, l *load[T]) {
 	c.entries[k] = cacheEntry[T]{value: l.value, loaded: c.now()}
 }
 
+// peek is what is remembered, however old it is.
+func (c *cache[T]) peek(user, name string) (value T, ok bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	e, ok := c.entries[cacheKey{user, name}]
+	return e.value, ok
+}
+
 func (c *cache[T]) forget(user, name string) {
 	c.mu.Lock()
 	delete(c.entries, cacheKey{user, name})

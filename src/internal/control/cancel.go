@@ -77,10 +77,7 @@ func (c *Control) endQueued(ctx context.Context, seen *faena.Record, reason faen
 		return nil, queueError(err)
 	}
 	failpoint.Hit("api/queued-ended")
-	if err := c.dropMessage(ctx, r); err != nil {
-		// It frees its slot when a worker meets it: a terminal record is acknowledged, never run.
-		c.logOf(r).Warn("the message of an ended activation stays until a worker meets it", "error", err)
-	}
+	c.drop(ctx, r)
 	failpoint.Hit("api/message-dropped")
 	if err := c.o.Bus.Complete(ctx, r); err != nil {
 		c.logOf(r).Warn("the end of an activation could not be announced", "error", err)
@@ -88,8 +85,19 @@ func (c *Control) endQueued(ctx context.Context, seen *faena.Record, reason faen
 	return r, nil
 }
 
-// dropMessage deletes the activation's message where it still stands in its slot.
+// dropMessage deletes the activation's message where it still stands in its place. That of one that was just released may stand in
+// both: what is left in the backlog the leader removes.
 func (c *Control) dropMessage(ctx context.Context, r *faena.Record) error {
+	if r.Backlogged {
+		w, err := c.o.Bus.BacklogMessage(ctx, r.Group, r.User, r.ID)
+		if faena.IsKind(err, faena.KindNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return c.o.Bus.DeleteBacklog(ctx, r.Group, w.Sequence)
+	}
 	id, seq, err := c.o.Bus.SlotMessage(ctx, r.Group, r.User, r.Slot)
 	if faena.IsKind(err, faena.KindNotFound) || err == nil && id != r.ID {
 		return nil

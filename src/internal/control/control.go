@@ -18,6 +18,8 @@ const (
 	changedFunction = "function"
 	changedUser     = "user"
 	changedGroup    = "group"
+	// changedBacklog tells the leader, and who counts, that something was put into the backlog of a user; the name is the group.
+	changedBacklog = "backlog"
 	// changedActivity tells the leader that a user's counters may have changed; the name is the instance that says so.
 	changedActivity = "activity"
 )
@@ -43,6 +45,7 @@ type Options struct {
 	SingleHost        bool          // the installation is one process: there are no other groups
 	MaxParameterBytes int64         // of a parameter on stdin
 	AsyncStartWithin  time.Duration // latest start of an asynchronous activation
+	BacklogLimit      int           // how many asynchronous activations of a user may wait in a group; 0: none
 	DrainAfter        time.Duration // how long a stopping API goes on waiting for what it waits for
 	Retention         time.Duration // how long history is kept; 0: for ever
 	RetentionBytes    int64         // of history that are kept at most; 0: no limit
@@ -58,6 +61,9 @@ type Control struct {
 	waits *waiters
 	gauge *gauge
 	tally *tally
+
+	backlogs *backlogs
+	releases releases
 
 	groups  *groups
 	leading atomic.Bool
@@ -84,11 +90,13 @@ type times struct {
 	// most.
 	orphanAge  time.Duration
 	pruneEvery time.Duration // old history is looked for
+	// driftAfter is how long a user's records and messages must be the same different numbers: then that is no matter of a moment.
+	driftAfter time.Duration
 }
 
 func usualTimes() times {
 	return times{syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget, groupsEvery: 10 * time.Second, projectAll: time.Minute,
-		sweepEvery: 5 * time.Second, sweepRest: 20, orphanAge: time.Minute, pruneEvery: time.Minute}
+		sweepEvery: 5 * time.Second, sweepRest: 20, orphanAge: time.Minute, pruneEvery: time.Minute, driftAfter: 8 * time.Second}
 }
 
 // deployed is a function with the revision that serves it. Neither is changed after it was made: the bus keeps the
@@ -107,10 +115,9 @@ func New(o Options) *Control {
 		}
 	}
 	c := &Control{o: o, log: o.Logger, slots: newSlots(o.Bus), waits: newWaiters(), tally: newTally(),
-		times: usualTimes()}
+		backlogs: newBacklogs(o.Bus), releases: releases{byGroup: make(map[string]*releaser)}, times: usualTimes()}
 	c.groups = newGroups(c.standard())
-	c.gauge = newGauge(o.Bus, c.groups.names, c.connected, o.Observer, c.tally)
-	c.gauge.alone = o.SingleHost
+	c.gauge = newGauge(o.Bus, c.groups.names, c.connected)
 	c.functions = newCache(c.loadFunction)
 	c.users = newCache(func(ctx context.Context, _, name string) (faena.User, error) {
 		return o.Documents.User(ctx, name)
@@ -188,6 +195,9 @@ func (c *Control) changed(kind, user, name string) {
 		c.o.Passwords.Forget(user)
 	case changedGroup:
 		c.groups.again()
+	case changedBacklog:
+		c.backlogs.heard(name, user)
+		c.releases.heard(name, user)
 	case changedActivity:
 		if name != c.o.Instance && c.leading.Load() {
 			c.tally.touch(user)

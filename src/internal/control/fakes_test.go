@@ -20,8 +20,8 @@ type observer struct {
 	admitted int
 	refused  map[string]int
 	recorded int
-	drift    int64
-	known    bool
+	books    map[string]faena.Conservation // by group
+	released int
 	leads    bool
 	swept    map[faena.Reason]int
 	pruned   int
@@ -69,16 +69,35 @@ func (o *observer) Pruned(n int) {
 	o.mu.Unlock()
 }
 
-func (o *observer) Drift(n int64) {
+func (o *observer) Released(string) {
 	o.mu.Lock()
-	o.drift, o.known = n, true
+	o.released++
 	o.mu.Unlock()
 }
 
-func (o *observer) lastDrift() (int64, bool) {
+func (o *observer) Conserved(group string, is *faena.Conservation) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.drift, o.known
+	if o.books == nil {
+		o.books = make(map[string]faena.Conservation)
+	}
+	if delete(o.books, group); is != nil {
+		o.books[group] = *is
+	}
+}
+
+// conserved is what was said last of a group.
+func (o *observer) conserved(group string) (is faena.Conservation, known bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	is, known = o.books[group]
+	return is, known
+}
+
+func (o *observer) releasedSoFar() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.released
 }
 
 func (o *observer) isLeading() bool {

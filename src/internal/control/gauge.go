@@ -21,23 +21,21 @@ const (
 // gauge knows, at most a second old, whether new work may be taken: how full the stores are and which groups have
 // a worker.
 type gauge struct {
-	bus      Bus
-	groups   func() []string
-	saw      func(context.Context, []faena.Worker) // is told of the workers at each look
-	observer Observer
-	tally    *tally
-	alone    bool // this is the only API: what it counts is all there is
+	bus    Bus
+	groups func() []string
+	saw    func(context.Context, []faena.Worker) // is told of the workers at each look
 
 	mu      sync.Mutex
 	full    map[string]string   // group → which store is over softLimit
+	places  map[string]int      // of workers that take activations, by group
 	seen    map[string]sighting // of workers, by group
 	watches map[*absence]struct{}
 	started time.Time
 	err     atomic.Pointer[string] // the last look's failure, for readiness
 }
 
-func newGauge(bus Bus, groups func() []string, saw func(context.Context, []faena.Worker), observer Observer, t *tally) *gauge {
-	return &gauge{bus: bus, groups: groups, saw: saw, observer: observer, tally: t, full: make(map[string]string),
+func newGauge(bus Bus, groups func() []string, saw func(context.Context, []faena.Worker)) *gauge {
+	return &gauge{bus: bus, groups: groups, saw: saw, full: make(map[string]string),
 		seen: make(map[string]sighting), watches: make(map[*absence]struct{}), started: time.Now()}
 }
 
@@ -82,29 +80,23 @@ func (g *gauge) see(ctx context.Context) (seen bool, err error) {
 		return false, fmt.Errorf("look at the workers: %w", err)
 	}
 	g.seenNow(workers)
-	var live atomic.Uint64
 	var some atomic.Bool
-	before := g.tally.sum()
 	groups := g.groups()
 	errs := make([]error, len(groups))
 	var wg sync.WaitGroup
 	for i, group := range groups {
 		wg.Go(func() {
-			fill, what, records, err := g.bus.Fill(ctx, group)
+			fill, what, _, err := g.bus.Fill(ctx, group)
 			if err != nil {
 				errs[i] = fmt.Errorf("look at the storage of group %s: %w", group, err)
 				return
 			}
-			live.Add(records)
 			some.Store(true)
 			g.filled(group, fill, what)
 		})
 	}
 	wg.Wait()
 	err = errors.Join(errs...)
-	if g.alone && err == nil {
-		g.observer.Drift(g.tally.drift(live.Load(), before))
-	}
 	g.saw(ctx, workers) // last: it may have to wait for the store
 	return some.Load(), err
 }
@@ -123,7 +115,11 @@ func (g *gauge) seenNow(workers []faena.Worker) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
+	g.places = make(map[string]int)
 	for _, w := range workers {
+		if w.NotReady == "" && !w.Draining {
+			g.places[w.Group] += w.Places
+		}
 		s := g.seen[w.Group]
 		switch s.any = now; {
 		case w.NotReady == "":
@@ -141,6 +137,13 @@ func (g *gauge) seenNow(workers []faena.Worker) {
 			}
 		}
 	}
+}
+
+// capacity is how many activations of a group can run at once, by the last look; at least one.
+func (g *gauge) capacity(group string) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return max(g.places[group], 1)
 }
 
 // hasWorker reports whether the group had a worker lately, and one that was ready not long ago: an engine that restarts

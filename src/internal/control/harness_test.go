@@ -50,14 +50,18 @@ type rig struct {
 // change is what a test wants otherwise than the rig has it.
 type change func(r *rig, o *Options, t *times)
 
-// several is for an installation of several hosts: it has groups, and nobody counts a drift.
+// several is for an installation of several hosts: it has groups.
 func several(_ *rig, o *Options, _ *times) { o.SingleHost = false }
 
 // hasty makes the leader do each second what it does each minute.
 func hasty(_ *rig, _ *Options, t *times) {
 	t.sweepEvery, t.sweepRest, t.orphanAge = 50*time.Millisecond, 1, 400*time.Millisecond
 	t.pruneEvery, t.projectAll = 200*time.Millisecond, time.Second
+	t.driftAfter = time.Second
 }
+
+// waits is for an API where n activations of a user may wait in the backlog; elsewhere none may, so that limits can be seen.
+func waits(n int) change { return func(_ *rig, o *Options, _ *times) { o.BacklogLimit = n } }
 
 // wired is for an API that is killed.
 func wired(r *rig, o *Options, _ *times) {
@@ -236,8 +240,8 @@ func (r *rig) history(n int) {
 	})
 }
 
-// quiet waits until nothing is live, and checks what must hold then: no message, no record, no object, no drift where one
-// is counted, and counters that say so.
+// quiet waits until nothing is live, and checks what must hold then: no message, no record, no object, no drift, and counters that
+// say so.
 func (r *rig) quiet() {
 	r.t.Helper()
 	r.empty()
@@ -252,14 +256,17 @@ func (r *rig) empty() {
 		if err != nil || len(active) > 0 {
 			return fmt.Errorf("active are %v, %w", active, err)
 		}
+		if waiting, err := r.bus.BacklogByUser(r.t.Context(), group); err != nil || len(waiting) > 0 {
+			return fmt.Errorf("in the backlog are %v, %w", waiting, err)
+		}
 		if _, _, records, err := r.bus.Fill(r.t.Context(), group); err != nil || records > 0 {
 			return fmt.Errorf("the bucket has %d records, %w", records, err)
 		}
 		if names := r.nats.objectNames(r.t, group); !r.mayBeLeft(names) {
 			return fmt.Errorf("left are the objects %v", names)
 		}
-		if n, known := r.observer.lastDrift(); n != 0 || known != r.o.SingleHost {
-			return fmt.Errorf("the drift is %d", n)
+		if is, _ := r.observer.conserved(group); is.Drift != 0 {
+			return fmt.Errorf("the drift is %d", is.Drift)
 		}
 		return nil
 	})

@@ -16,7 +16,7 @@ const leaderLease = "leader"
 const leaseSlack = time.Second
 
 // lead makes this instance the leader when nobody is, until ctx ends. The leader does what need not be done by each instance:
-// it projects the counters, sweeps and prunes. Nothing of that is wrong when two do it for a moment: every change of a record
+// it projects the counters, releases what waits, sweeps and prunes. Nothing of that is wrong when two do it for a moment: every change of a record
 // is a compare-and-set, counters are set to what they are computed to be, and what is pruned twice is gone.
 func (c *Control) lead(ctx context.Context) error {
 	for {
@@ -38,7 +38,7 @@ func (c *Control) term(ctx context.Context, rev uint64, expires time.Time) {
 	c.o.Observer.Leading(true)
 	working, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	for _, work := range []func(context.Context){c.project, c.sweep, c.prune} {
+	for _, work := range []func(context.Context){c.project, c.release, c.sweep, c.prune} {
 		wg.Go(func() { work(working) })
 	}
 	c.leading.Store(true)

@@ -190,7 +190,10 @@ type Observer interface {
 	Admitted(group string, async bool)
 	Refused(reason string)
 	Recorded(r *faena.Record)
-	Drift(n int64)
+	// Released is told of each activation that has left the backlog for a slot.
+	Released(group string)
+	// Conserved is told where the activations of a group are; nil: it is not for this instance to say any more.
+	Conserved(group string, is *faena.Conservation)
 	Leading(yes bool)
 	Swept(reason faena.Reason)
 	Pruned(n int)

@@ -59,7 +59,6 @@ func (c *Control) reconcile(ctx context.Context, group string) error {
 		}
 	}
 	if removed > 0 {
-		c.tally.rebase()
 		c.log.Info("records of activations that had ended were removed from the bucket of live ones", "group", group, "records", removed)
 	}
 	return nil

@@ -43,7 +43,6 @@ func (c *Control) record(ctx context.Context, group string) error {
 		failpoint.Hit("recorder/before-purge")
 		for i := range batch {
 			r := &batch[i]
-			c.tally.recorded.Add(1)
 			c.tally.touch(r.User)
 			c.o.Observer.Recorded(r)
 		}
@@ -57,6 +56,10 @@ func (c *Control) dropMessages(ctx context.Context, group string, batch []faena.
 	busy := make(map[string]map[int]struct{})
 	for i := range batch {
 		r := &batch[i]
+		if r.Backlogged { // it ended there: whoever ended it was killed before it took it out
+			c.drop(ctx, r)
+			continue
+		}
 		slots, asked := busy[r.User]
 		if !asked {
 			var err error
@@ -68,9 +71,14 @@ func (c *Control) dropMessages(ctx context.Context, group string, batch []faena.
 		if _, ok := slots[r.Slot]; !ok {
 			continue
 		}
-		if err := c.dropMessage(ctx, r); err != nil {
-			c.logOf(r).Warn("the message of an ended activation stays until a worker meets it", "error", err)
-		}
+		c.drop(ctx, r)
+	}
+}
+
+// drop is dropMessage for who goes on where that fails: whoever meets the message of an ended activation removes it.
+func (c *Control) drop(ctx context.Context, r *faena.Record) {
+	if err := c.dropMessage(ctx, r); err != nil {
+		c.logOf(r).Warn("the message of an ended activation stays until a worker, or the leader, meets it", "error", err)
 	}
 }
 

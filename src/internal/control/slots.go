@@ -51,6 +51,14 @@ type belief struct {
 	reserved bool // a publication into it is under way
 }
 
+// asyncShare is how many of a user's slots asynchronous calls may use: a fifth is left to synchronous ones.
+func asyncShare(limit int) int {
+	if limit >= 5 {
+		return limit * 4 / 5
+	}
+	return limit
+}
+
 // userSlots is what is believed of one user's slots in one group.
 type userSlots struct {
 	owner  slotOwner
@@ -98,10 +106,32 @@ func (u *userSlots) take(ctx context.Context, limit, below int) (int, error) {
 				return 0, err
 			}
 		}
-		if err := u.refresh(ctx); err != nil {
+		if err := u.refresh(ctx, slotMemory); err != nil {
 			return 0, err
 		}
 	}
+}
+
+// takeNow is take for who tries again soon anyway: it does not wait, and an answer of the stream that is older than within is not
+// enough to say that there is no free slot.
+func (u *userSlots) takeNow(ctx context.Context, limit, below int, within time.Duration) (slot int, ok bool, err error) {
+	u.mu.Lock()
+	u.overhang = u.overhang || limit < u.limit || u.known.IsZero()
+	u.limit = limit
+	if !u.overhang {
+		slot, ok = u.reserve(limit, below)
+	}
+	u.mu.Unlock()
+	if ok {
+		return slot, true, nil
+	}
+	if err := u.refresh(ctx, within); err != nil {
+		return 0, false, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	slot, ok = u.reserve(limit, below)
+	return slot, ok, nil
 }
 
 // reserve takes a slot that is believed free. The caller holds mu.
@@ -132,10 +162,10 @@ func (u *userSlots) free(slot int) {
 	u.mu.Unlock()
 }
 
-// refresh asks the stream, once for all who wait, unless the last answer is young enough.
-func (u *userSlots) refresh(ctx context.Context) error {
+// refresh asks the stream, once for all who wait, unless the last answer is younger than within.
+func (u *userSlots) refresh(ctx context.Context, within time.Duration) error {
 	u.mu.Lock()
-	if u.parent.now().Sub(u.known) < slotMemory {
+	if u.parent.now().Sub(u.known) < within {
 		u.mu.Unlock()
 		return nil
 	}

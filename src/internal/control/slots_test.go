@@ -211,13 +211,13 @@ func TestUserSlots_Refresh(t *testing.T) {
 		s.put(0)
 		takes(t, u, 1, 1, -1)
 		asked := s.questions()
-		if err := u.refresh(t.Context()); err != nil || s.questions() != asked {
+		if err := u.refresh(t.Context(), slotMemory); err != nil || s.questions() != asked {
 			t.Errorf("the stream was asked %d times more, %v", s.questions()-asked, err)
 		}
 		if err := sleep(t.Context(), slotMemory); err != nil {
 			t.Fatal(err)
 		}
-		if err := u.refresh(t.Context()); err != nil || s.questions() != asked+1 {
+		if err := u.refresh(t.Context(), slotMemory); err != nil || s.questions() != asked+1 {
 			t.Errorf("the stream was asked %d times more, %v", s.questions()-asked, err)
 		}
 	})
@@ -225,7 +225,7 @@ func TestUserSlots_Refresh(t *testing.T) {
 		s.takes = 20 * time.Millisecond // the answer says that all are free
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if err := u.refresh(t.Context()); err != nil {
+			if err := u.refresh(t.Context(), slotMemory); err != nil {
 				t.Error(err)
 			}
 		})
@@ -245,7 +245,7 @@ func TestUserSlots_Refresh(t *testing.T) {
 		if err := sleep(t.Context(), 2*slotMemory); err != nil { // its publication takes long
 			t.Fatal(err)
 		}
-		if err := u.refresh(t.Context()); err != nil {
+		if err := u.refresh(t.Context(), slotMemory); err != nil {
 			t.Fatal(err)
 		}
 		takes(t, u, 2, 2, 1, -1)

@@ -25,7 +25,8 @@ const (
 // and one whose message is gone. An activation is looked at when it is half a minute, one, two, four minutes old and so on, and
 // when it expires, so that a long queue costs little.
 func (c *Control) sweep(ctx context.Context) {
-	s := sweeper{c: c, next: make(map[uuid.UUID]int64)}
+	s := newSweeper(c)
+	defer s.books.forget()
 	failing := false
 	pause := c.sweepEvery
 	for sleep(ctx, pause) == nil {
@@ -44,7 +45,13 @@ type sweeper struct {
 	c    *Control
 	next map[uuid.UUID]int64 // in milliseconds of the servers' clock, as in the ids
 
+	books conservation
+
 	asked, answers bool // whether the store answers, asked once in a round
+}
+
+func newSweeper(c *Control) *sweeper {
+	return &sweeper{c: c, next: make(map[uuid.UUID]int64), books: conservation{c: c, off: make(map[string]map[string]*imbalance)}}
 }
 
 // round looks at everything that is due. What fails in one group, or of one user, hides no other.
@@ -52,10 +59,12 @@ func (s *sweeper) round(ctx context.Context) error {
 	still := make(map[uuid.UUID]int64, len(s.next))
 	var failed error
 	s.asked = false
-	for _, group := range s.c.groups.names() {
+	groups := s.c.groups.names()
+	s.books.forget(groups...)
+	for _, group := range groups {
 		live, err := s.c.o.Bus.LiveIDs(ctx, group)
 		if err == nil {
-			err = errors.Join(s.records(ctx, group, live, still), s.messages(ctx, group, live))
+			err = errors.Join(s.records(ctx, group, live, still), s.balance(ctx, group, live))
 		} else {
 			maps.Copy(still, s.next) // its activations are not new the next time
 		}
@@ -129,16 +138,19 @@ func (s *sweeper) look(ctx context.Context, group, user, id string) (again time.
 	if r.State == faena.StateQueued {
 		left := r.StartWithin() + expireSlack - age
 		if left <= 0 {
-			return again, s.expire(ctx, r)
+			return again, s.c.endExpired(ctx, r)
 		}
 		again = min(again, left)
 	}
 	if young {
 		return again, nil
 	}
-	there, err := s.c.inSlot(ctx, r)
+	there, err := s.c.inPlace(ctx, r)
 	if err != nil || there {
 		return again, err
+	}
+	if r.Backlogged && r.Parameter != nil { // a worker has put it back, and the API that was to file it was killed
+		return again, s.c.file(ctx, r)
 	}
 	return again, s.lose(ctx, r, rev)
 }
@@ -160,13 +172,31 @@ func (s *sweeper) remind(ctx context.Context, r *faena.Record, rev uint64) error
 	return nil
 }
 
-// expire settles an activation that no worker took in time.
-func (s *sweeper) expire(ctx context.Context, r *faena.Record) error {
-	ended, err := s.c.endQueued(ctx, r, faena.ReasonExpired, fmt.Sprintf("No worker could start it within %s.", r.StartWithin()))
+// endExpired settles an activation that no worker took in time.
+func (c *Control) endExpired(ctx context.Context, r *faena.Record) error {
+	ended, err := c.endQueued(ctx, r, faena.ReasonExpired, fmt.Sprintf("No worker could start it within %s.", r.StartWithin()))
 	if ended != nil {
-		s.c.o.Observer.Swept(faena.ReasonExpired)
+		c.o.Observer.Swept(faena.ReasonExpired)
 	}
 	return err
+}
+
+// inPlace reports whether the activation's message stands in its slot, or in the backlog: also that of one which has a slot may
+// stand there alone, where the leader that gave it that was killed before it published.
+func (c *Control) inPlace(ctx context.Context, r *faena.Record) (bool, error) {
+	if !r.Backlogged {
+		if there, err := c.inSlot(ctx, r); err != nil || there {
+			return there, err
+		}
+	}
+	if r.Instance != "" {
+		return false, nil // whoever waits for its end does not let it wait there
+	}
+	_, err := c.o.Bus.BacklogMessage(ctx, r.Group, r.User, r.ID)
+	if faena.IsKind(err, faena.KindNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // inSlot reports whether the activation's message stands in its slot.
@@ -199,16 +229,24 @@ func (s *sweeper) lose(ctx context.Context, r *faena.Record, rev uint64) error {
 	return nil
 }
 
-// messages deletes messages that no worker would run, where users have more of them than records: they hold slots, and where
-// a group has no worker nobody acknowledges them.
-func (s *sweeper) messages(ctx context.Context, group string, live map[string][]string) error {
-	active, err := s.c.o.Bus.ActiveByUser(ctx, group)
-	if err != nil {
+// balance compares a group's records with its messages.
+func (s *sweeper) balance(ctx context.Context, group string, live map[string][]string) (err error) {
+	l := listing{group: group, live: live}
+	if l.waiting, err = s.c.o.Bus.BacklogByUser(ctx, group); err != nil {
 		return err
 	}
-	var failed error
-	for user, n := range active {
-		if n <= len(live[user]) {
+	if l.active, err = s.c.o.Bus.ActiveByUser(ctx, group); err != nil {
+		return err
+	}
+	return errors.Join(s.messages(ctx, &l), s.books.reckon(ctx, &l))
+}
+
+// messages deletes messages that no worker would run, where users have more of them than records: they hold slots, and where
+// a group has no worker nobody acknowledges them.
+func (s *sweeper) messages(ctx context.Context, l *listing) (failed error) {
+	group := l.group
+	for user, n := range l.active {
+		if n+l.waiting[user] <= len(l.live[user]) {
 			continue
 		}
 		busy, err := s.c.o.Bus.BusySlots(ctx, group, user)

@@ -18,7 +18,7 @@ import (
 // sweeping is an API that leads, with ann and her function.
 func sweeping(t *testing.T, changes ...change) *rig {
 	t.Helper()
-	r := start(t, append(changes, several)...) // nobody counts a drift: the tests make records of their own
+	r := start(t, append(changes, several)...)
 	r.user("ann", 20)
 	r.deploy("ann", "f")
 	leads(t, takesOver, r)
@@ -162,7 +162,7 @@ func TestSweeper_AnotherVersion(t *testing.T) {
 	newer := r.orphan(func(rec *faena.Record) { rec.Schema = faena.SchemaVersion + 1 })
 	noError(t, r.publish(newer))
 	noError(t, r.publish(queued(1))) // of one that is not there: both are looked at
-	s := sweeper{c: r.Control}
+	s := newSweeper(r.Control)
 	faenatest.EventuallyNil(t, patience, "the other message is removed", func() error {
 		noError(t, s.round(t.Context()))
 		busy, err := r.bus.Bus.BusySlots(t.Context(), group, "ann")
@@ -300,7 +300,7 @@ func TestSweeper_LongQueue(t *testing.T) {
 		})
 	}
 	noError(t, puts.Wait())
-	s := sweeper{c: r.Control}
+	s := newSweeper(r.Control)
 	rounds := 0
 	for r.bus.count("SlotMessage") < n { // the records are not young any more when this is asked
 		noError(t, s.round(t.Context()))
@@ -330,7 +330,7 @@ func TestSweeper_AGroupThatDoesNotAnswer(t *testing.T) {
 	r.newGroup("aaa") // before default
 	standing := r.orphan(func(rec *faena.Record) { rec.Group = "aaa" })
 	noError(t, r.publish(standing))
-	s := sweeper{c: r.Control}
+	s := newSweeper(r.Control)
 	faenatest.Eventually(t, patience, "it has been asked for", func() bool {
 		noError(t, s.round(t.Context()))
 		return r.bus.count("SlotMessage") > 0

@@ -232,7 +232,8 @@ func (c *Control) Usage(ctx context.Context, name string) (faena.UserUsage, erro
 		}
 		out.Active += int64(len(busy))
 	}
-	return out, nil
+	out.Backlog, err = c.waiting(ctx, name)
+	return out, err
 }
 
 // Workers lists the workers that sent a heartbeat lately.

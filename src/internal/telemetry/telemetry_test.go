@@ -78,7 +78,10 @@ func TestMetrics_Observers(t *testing.T) {
 	m.Admitted("default", true)
 	m.Admitted("default", true)
 	m.Refused("limit_reached")
-	m.Drift(-2)
+	m.Conserved("default", &faena.Conservation{Backlog: 7, Queued: 3, Running: 2, Ended: 1, Drift: 4})
+	m.Conserved("gone", &faena.Conservation{Backlog: 7})
+	m.Conserved("gone", nil)
+	m.Released("default")
 	m.Leading(true)
 	m.Swept("expired")
 	m.Pruned(3)
@@ -104,7 +107,14 @@ func TestMetrics_Observers(t *testing.T) {
 		`faena_activations_admitted_total{group="default",mode="sync"}`:                                  "1",
 		`faena_activations_admitted_total{group="default",mode="async"}`:                                 "2",
 		`faena_activations_refused_total{reason="limit_reached"}`:                                        "1",
-		`faena_conservation_drift`:                                                                       "-2",
+		`faena_conservation_drift{group="default"}`:                                                      "4",
+		`faena_activations{group="default",state="backlog"}`:                                             "7",
+		`faena_activations{group="default",state="queued"}`:                                              "3",
+		`faena_activations{group="default",state="running"}`:                                             "2",
+		`faena_activations{group="default",state="ended"}`:                                               "1",
+		`faena_activations{group="gone",state="backlog"}`:                                                "",
+		`faena_conservation_drift{group="gone"}`:                                                         "",
+		`faena_released_total{group="default"}`:                                                          "1",
 		`faena_leader`:                                                                                   "1",
 		`faena_swept_total{reason="expired"}`:                                                            "1",
 		`faena_pruned_total`:                                                                             "3",
@@ -204,7 +214,7 @@ func TestMetrics_Queue(t *testing.T) {
 		m := newTest()
 		m.Queue(func(context.Context) ([]QueueStats, error) { return nil, errors.New("no servers available") })
 		series := scrape(t, m)
-		expect(t, series, map[string]string{`faena_queue_up`: "0", `faena_conservation_drift`: "0"})
+		expect(t, series, map[string]string{`faena_queue_up`: "0", `faena_leader`: "0"})
 		if v, ok := series[`faena_queue_messages{group="default"}`]; ok {
 			t.Errorf("the depth of a queue that is away is given as %s", v)
 		}

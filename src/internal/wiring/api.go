@@ -79,7 +79,7 @@ func NewAPI(o APIOptions) (*API, error) {
 		Instance: o.Serve.Instance, Version: buildinfo.Read().Version, Bus: o.Bus, Health: o.Bus, NewID: o.NewID, Documents: o.Documents, Sealer: sealer,
 		Resolver: registry.NewResolver(o.Registries), Passwords: who, Observer: o.Metrics, Logger: o.Logger, Arch: o.Serve.Arch, Default: o.Default, SingleHost: o.SingleHost,
 		Retention: o.Retention.Age, RetentionBytes: int64(o.Retention.Bytes), DocumentsKind: o.Kind, DocumentsWarning: o.Warning,
-		MaxParameterBytes: int64(o.Limits.MaxParameter), AsyncStartWithin: o.Limits.AsyncStartWithin, DrainAfter: o.Limits.DrainAfter,
+		MaxParameterBytes: int64(o.Limits.MaxParameter), AsyncStartWithin: o.Limits.AsyncStartWithin, BacklogLimit: o.Limits.BacklogLimit, DrainAfter: o.Limits.DrainAfter,
 	})
 	a.server = httpapi.New(httpapi.Options{Functions: a.Control, Activations: a.Control, Users: a.Control, Workers: a.Control, Health: a.Control,
 		Groups: a.Control, Diagnoser: a.Control,

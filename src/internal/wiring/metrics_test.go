@@ -75,14 +75,15 @@ func (i *installation) become(t *testing.T, before, want map[string]float64) {
 
 // quiet are the values of an appliance where nothing happens.
 var quiet = map[string]float64{
-	"faena_queue_up":                          1,
-	`faena_queue_messages{group="default"}`:   0,
-	`faena_queue_records{group="default"}`:    0,
-	"faena_conservation_drift":                0,
-	`faena_pool_containers{state="busy"}`:     0,
-	`faena_pool_containers{state="starting"}`: 0,
-	"faena_pool_waiting":                      0,
-	"faena_pool_cpus":                         0,
+	"faena_queue_up":                                     1,
+	`faena_queue_messages{group="default"}`:              0,
+	`faena_queue_records{group="default"}`:               0,
+	`faena_conservation_drift{group="default"}`:          0,
+	`faena_activations{group="default",state="running"}`: 0,
+	`faena_pool_containers{state="busy"}`:                0,
+	`faena_pool_containers{state="starting"}`:            0,
+	"faena_pool_waiting":                                 0,
+	"faena_pool_cpus":                                    0,
 }
 
 func testMetrics(t *testing.T, i *installation) {
@@ -133,11 +134,13 @@ func testMetrics(t *testing.T, i *installation) {
 			t.Error(err)
 		}
 		i.become(t, nil, map[string]float64{
-			`faena_pool_containers{state="busy"}`:   1,
-			"faena_pool_cpus":                       1,
-			`faena_queue_messages{group="default"}`: 1,
-			`faena_queue_records{group="default"}`:  1,
-			"faena_conservation_drift":              0,
+			`faena_pool_containers{state="busy"}`:                1,
+			"faena_pool_cpus":                                    1,
+			`faena_queue_messages{group="default"}`:              1,
+			`faena_queue_records{group="default"}`:               1,
+			`faena_conservation_drift{group="default"}`:          0,
+			`faena_activations{group="default",state="running"}`: 1,
+			`faena_activations{group="default",state="backlog"}`: 0,
 		})
 		i.become(t, before, map[string]float64{`faena_activations_refused_total{reason="limit_reached"}`: 1})
 		if _, err := client.Read[client.Activation](c.CancelActivation(t.Context(), id)); err != nil {
