@@ -54,7 +54,7 @@ func TestGolden(t *testing.T) {
 		"user": &User{Schema: 2, Name: "jorgeSD", Role: RoleAdmin, Groups: map[string]int{"default": 20}, PasswordHash: "$argon2id$x", Deleted: true,
 			CreatedAt: moment, UpdatedAt: moment},
 		"worker": &Worker{Schema: 2, ID: "w1", Group: "default", Host: "host-1", Version: "1.2.3", Places: 3, MemoryBytes: 4 << 30, MilliCPUs: 2000,
-			Busy: 1, Containers: 2, Draining: true, NotReady: "The disk is full.", StartedAt: moment, SeenAt: moment},
+			Busy: 1, Containers: 2, Draining: true, NotReady: "The disk is full.", Unfiltered: "It may not.", StartedAt: moment, SeenAt: moment},
 		"dead_letter": &DeadLetter{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
 			Reason: ReasonWorkerLost, Message: "It was lost.", Attempts: 2, Worker: "w1", Parameter: blob, Raw: []byte{0, 0xff}, At: moment},
 		"idempotency_claim": &IdempotencyClaim{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", Group: "default", Function: "resize",

@@ -19,7 +19,8 @@ type Worker struct {
 	Busy        int       `json:"busy"`         // places in use
 	Containers  int       `json:"containers"`   // in its pool, idle and starting ones included
 	Draining    bool      `json:"draining,omitempty"`
-	NotReady    string    `json:"not_ready,omitempty"` // why it takes nothing, in a sentence; empty when it is ready
+	NotReady    string    `json:"not_ready,omitempty"`  // why it takes nothing, in a sentence; empty when it is ready
+	Unfiltered  string    `json:"unfiltered,omitempty"` // why its functions reach whatever its host reaches; empty where packet rules hold
 	StartedAt   time.Time `json:"started_at"`
 	SeenAt      time.Time `json:"seen_at"`
 }

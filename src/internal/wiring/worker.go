@@ -70,7 +70,7 @@ func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
 	}
 	w.Worker, err = worker.New(worker.Options{
 		ID: o.Pool.ID, Group: o.Pool.Group, Host: host, Version: buildinfo.Read().Version,
-		StateDir: o.DataDir, InitPath: o.Engine.InitPath, Network: o.Engine.Network,
+		StateDir: o.DataDir, InitPath: o.Engine.InitPath, Network: o.Engine.Network, CheckNetwork: w.guard.check, Unfiltered: w.guard.unfiltered,
 		Capacity: worker.Capacity{Places: o.Pool.Places, MemoryBytes: int64(o.Pool.Memory), MilliCPUs: int64(o.Pool.CPUs * 1000), Containers: o.Pool.Containers},
 		IdleTTL:  o.Pool.IdleTTL, Starts: o.Pool.Starts, Capabilities: o.Pool.Capabilities,
 		Disk: worker.DiskOptions{Path: cmp.Or(o.Pool.DiskPath, about.RootDir), MinFreeBytes: int64(o.Pool.DiskMinFree),

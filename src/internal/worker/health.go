@@ -149,6 +149,9 @@ func (w *Worker) unwell(ctx context.Context) string {
 	if err := w.o.Engine.Ping(ctx); err != nil {
 		return fmt.Sprintf("The container engine does not answer: %v", err)
 	}
+	if err := w.o.CheckNetwork(ctx); err != nil {
+		return fmt.Sprintf("The network of the containers is not as it must be: %v", err)
+	}
 	if err := w.firstSweep(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Sprintf("What an earlier worker left could not be removed: %v", err)
 	}

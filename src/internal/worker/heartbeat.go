@@ -40,7 +40,7 @@ func (w *Worker) Describe() faena.Worker {
 	s := w.pool.stats()
 	d := faena.Worker{Schema: faena.SchemaVersion, ID: w.o.ID, Group: w.o.Group, Host: w.o.Host, Version: w.o.Version,
 		Places: w.o.Capacity.Places, MemoryBytes: w.o.Capacity.MemoryBytes, MilliCPUs: w.o.Capacity.MilliCPUs,
-		Busy: int(w.busy.Load()), Containers: s.Starting + s.Idle + s.Busy, NotReady: w.gate.notReady(),
+		Busy: int(w.busy.Load()), Containers: s.Starting + s.Idle + s.Busy, NotReady: w.gate.notReady(), Unfiltered: w.o.Unfiltered,
 		StartedAt: w.started, SeenAt: clock.Now(), Draining: w.gate.drains()}
 	select {
 	case <-w.draining:

@@ -193,6 +193,9 @@ func (w *Worker) run(a *activation, c *container) outcome {
 			out.remarks = append(out.remarks, "The capability "+c+" was not given: FAENA_WORKER_CAPABILITIES of the worker does not have it.")
 		}
 	}
+	if w.o.Unfiltered != "" {
+		out.remarks = append(out.remarks, "It ran without packet rules, and could reach whatever the worker's host reaches.")
+	}
 	if met.forks > 0 {
 		out.remarks = append(out.remarks, fmt.Sprintf("The limit of %d processes was met %d times.", spec.PIDs, met.forks))
 	}

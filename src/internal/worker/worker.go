@@ -25,6 +25,12 @@ type Options struct {
 	StateDir string // lock file, sockets of containers, list of pulled images; short, a socket's path must fit
 	InitPath string // faena-init on this host, mounted into every container
 	Network  string // of the containers; made by the wiring
+	// CheckNetwork says what is wrong with that network, or with the rules for its packets: nothing is claimed then. It puts right what
+	// it can. Default: nothing is ever wrong.
+	CheckNetwork func(context.Context) error
+	// Unfiltered is why functions reach whatever this host reaches; "" where packet rules keep them from it. It stands in the heartbeat
+	// and in the record of every activation.
+	Unfiltered string
 
 	Capacity     Capacity
 	IdleTTL      time.Duration // of an idle container; default 10 min
@@ -62,6 +68,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Observer == nil {
 		o.Observer = noObserver{}
+	}
+	if o.CheckNetwork == nil {
+		o.CheckNetwork = func(context.Context) error { return nil }
 	}
 	if o.ServerNow == nil {
 		o.ServerNow = time.Now
