@@ -2,12 +2,12 @@ package wiring
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 
-	"faena.dev/faena/internal/config"
 	"faena.dev/faena/internal/dockerengine"
 	"faena.dev/faena/internal/packets"
 )
@@ -25,26 +25,33 @@ type guard struct {
 
 // newGuard makes the network of the containers and puts their packet rules into force. Where that is not possible, and not allowed to
 // be missing, it is a settingError.
-func newGuard(ctx context.Context, docker *dockerengine.Engine, network string, pool config.Pool, log *slog.Logger) (*guard, error) {
-	g := &guard{docker: docker, network: network}
+func newGuard(ctx context.Context, docker *dockerengine.Engine, o WorkerOptions) (*guard, error) {
+	g := &guard{docker: docker, network: o.Engine.Network}
 	if err := g.ensure(ctx); err != nil {
 		return nil, err
 	}
-	o := packets.Options{Name: pool.ID, Bridge: dockerengine.BridgeName(network)}
-	for _, e := range pool.Allow {
-		o.Allow = append(o.Allow, packets.Exception(e))
+	rules := packets.Options{Name: ruleName(o), Bridge: dockerengine.BridgeName(g.network)}
+	for _, e := range o.Pool.Allow {
+		rules.Allow = append(rules.Allow, packets.Exception(e))
 	}
 	var err error
-	switch g.rules, err = packets.Open(o); {
+	switch g.rules, err = packets.Open(rules); {
 	case err == nil, errors.Is(err, packets.ErrInUse):
 		return g, err
-	case !pool.AllowUnfiltered:
+	case !o.Pool.AllowUnfiltered:
 		return nil, settingError{fmt.Errorf("the packets of functions cannot be filtered, so they would reach this host and all that it reaches: %w. "+
 			"If that may be, set FAENA_ALLOW_UNFILTERED=true (faena up --allow-unfiltered)", err)}
 	}
 	g.unfiltered = err.Error()
-	log.Warn("the packets of functions are not filtered: they reach this host and all that it reaches", "reason", g.unfiltered)
+	o.Logger.Warn("the packets of functions are not filtered: they reach this host and all that it reaches", "reason", g.unfiltered)
 	return g, nil
+}
+
+// ruleName names the rules of a worker. Its directory is in it, which it holds locked: several installations may have a worker of one
+// name on one host.
+func ruleName(o WorkerOptions) string {
+	sum := sha256.Sum256([]byte(o.DataDir))
+	return o.Pool.ID + "-" + hex.EncodeToString(sum[:4])
 }
 
 func (g *guard) ensure(ctx context.Context) error {

@@ -54,7 +54,7 @@ func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
 			w.Close()
 		}
 	}()
-	if w.guard, err = newGuard(ctx, docker, o.Engine.Network, o.Pool, o.Logger); err != nil {
+	if w.guard, err = newGuard(ctx, docker, o); err != nil {
 		return nil, err
 	}
 	about, err := docker.Info(ctx)
