@@ -2,26 +2,43 @@ package natsbus
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"time"
+	"strconv"
 
 	"github.com/nats-io/nats.go"
 
 	"faena.dev/faena/internal/faena"
 )
 
-// PublishBacklog makes one try to put an activation's message into the backlog of its user. It is stored once, however often it
-// is tried: one that stands there already is success. faena.ErrFull and faena.ErrRetry mean that nothing was stored; after
-// faena.ErrUnknown only the same try may be repeated.
+// PublishBacklog makes one try to put an activation's message into the backlog of its user. It is stored once, and keeps its place,
+// however often and however much later it is tried: one that stands there already is success. faena.ErrFull and faena.ErrRetry mean
+// that nothing was stored; after faena.ErrUnknown only the same try may be repeated.
 func (b *Bus) PublishBacklog(ctx context.Context, user, group string, publication int, m *faena.Message) error {
 	data, err := b.code.encode(m)
+	if err == nil {
+		err = b.putBacklog(ctx, &nats.Msg{Subject: backlogSubject(group, user, m.ID), Data: data,
+			Header: nats.Header{headerMsgID: {messageID(m.ID, publication)}, headerExpected: {strconv.Itoa(0)}}}, group)
+	}
 	if err != nil {
 		return fmt.Errorf("put activation %s into the backlog: %w", m.ID, err)
 	}
-	if _, err := b.store(ctx, &nats.Msg{Subject: backlogSubject(group, user, m.ID), Data: data,
-		Header: nats.Header{headerMsgID: {messageID(m.ID, publication)}}}); err != nil {
-		return fmt.Errorf("put activation %s into the backlog: %w", m.ID, err)
+	return nil
+}
+
+// putBacklog stores m where nothing stands under its subject. The id of the message alone would not do: the server remembers it for
+// duplicateWindow, and a second message would take the place of the first, at the end of the queue.
+func (b *Bus) putBacklog(ctx context.Context, m *nats.Msg, group string) error {
+	_, err := b.store(ctx, m)
+	if !errors.Is(err, faena.ErrStale) {
+		return err
+	}
+	_, ok, readErr := b.last(ctx, backlogStream(group), m.Subject)
+	switch {
+	case readErr != nil:
+		return fmt.Errorf("%w: %w", faena.ErrUnknown, readErr)
+	case !ok: // it was there, or a leader that is new has said so
+		return fmt.Errorf("%w: %s", faena.ErrRetry, err.Error())
 	}
 	return nil
 }
@@ -61,7 +78,7 @@ func (b *Bus) BacklogNext(ctx context.Context, group, user string, from uint64) 
 
 func (b *Bus) waiting(m stored, ok bool, err error, group, user string) (faena.Waiting, error) {
 	if err != nil {
-		return faena.Waiting{}, fmt.Errorf("read the backlog of user %s in group %s: %w", user, group, outcome(err))
+		return faena.Waiting{}, fmt.Errorf("read the backlog of user %s in group %s: %w", user, group, err)
 	}
 	if !ok {
 		return faena.Waiting{}, faena.NotFound("message", backlogOf(group, user))
@@ -70,6 +87,8 @@ func (b *Bus) waiting(m stored, ok bool, err error, group, user string) (faena.W
 	w.User, w.ID, _ = waitingOf(m.Subject)
 	if w.Message, err = b.code.decode(m.Data); err != nil {
 		w.Err = unknownSchema(w.ID, err)
+	} else if w.Message.ID != w.ID {
+		w.Message, w.Err = nil, fmt.Errorf("read the backlog: %w: it is another activation's than its subject says", faena.ErrUnreadable)
 	}
 	return w, nil
 }
@@ -87,104 +106,7 @@ func (b *Bus) Pending(ctx context.Context, group string) (int, error) {
 		Pending int `json:"num_pending"`
 	}
 	if err := b.ask(ctx, consumerInfo(queueStream(group), workersConsumer), nil, &info); err != nil {
-		return 0, fmt.Errorf("look at the consumer of group %s: %w", group, outcome(err))
+		return 0, fmt.Errorf("look at the consumer of group %s: %w", group, err)
 	}
 	return info.Pending, nil
-}
-
-// PutDeadLetter writes down what nobody will run; a second one of the same activation replaces the first.
-func (b *Bus) PutDeadLetter(ctx context.Context, d *faena.DeadLetter) error {
-	data, err := json.Marshal(d)
-	if err == nil {
-		_, err = b.store(ctx, &nats.Msg{Subject: deadLetterSubject(d.Group, d.User, d.ID), Data: data})
-	}
-	if err != nil {
-		return fmt.Errorf("write the dead letter of activation %s: %w", d.ID, err)
-	}
-	return nil
-}
-
-// DeadLetter reads one; KindNotFound where there is none. seq is what DeleteDeadLetter takes.
-func (b *Bus) DeadLetter(ctx context.Context, group, user, id string) (d *faena.DeadLetter, seq uint64, err error) {
-	m, ok, err := b.last(ctx, deadLettersStream(group), deadLetterSubject(group, user, id))
-	if err != nil {
-		return nil, 0, fmt.Errorf("read the dead letter of activation %s: %w", id, outcome(err))
-	}
-	if !ok {
-		return nil, 0, faena.NotFound("dead letter", id)
-	}
-	d = new(faena.DeadLetter)
-	if err := json.Unmarshal(m.Data, d); err != nil {
-		return nil, 0, fmt.Errorf("read the dead letter of activation %s: %w: %w", id, faena.ErrUnreadable, misread(m.Data, err))
-	}
-	if err := checkSchema(d.Schema); err != nil {
-		return nil, 0, fmt.Errorf("read the dead letter of activation %s: %w", id, unknownSchema(id, err))
-	}
-	if d.Group != group || d.User != user || d.ID != id { // a worker may write what it likes
-		return nil, 0, fmt.Errorf("read the dead letter of activation %s: %w: it is another activation's", id, faena.ErrUnreadable)
-	}
-	return d, m.Sequence, nil
-}
-
-// DeadLetterIDs lists the activations of a group that have one, by user; of all users where user is "".
-func (b *Bus) DeadLetterIDs(ctx context.Context, group, user string) (map[string][]string, error) {
-	filter := deadLetterSubjects(group)
-	if user != "" {
-		filter = deadLettersOf(group, user)
-	}
-	subjects, err := b.subjects(ctx, deadLettersStream(group), filter)
-	if err != nil {
-		return nil, err
-	}
-	ids := make(map[string][]string)
-	for s := range subjects {
-		if user, id, ok := waitingOf(s); ok {
-			ids[user] = append(ids[user], id)
-		}
-	}
-	return ids, nil
-}
-
-// DeleteDeadLetter removes one by its sequence; one that is gone is no error.
-func (b *Bus) DeleteDeadLetter(ctx context.Context, group string, seq uint64) error {
-	return b.deleteMessage(ctx, deadLettersStream(group), seq)
-}
-
-// ClaimKey makes an Idempotency-Key, of which hash is the hash, stand for an activation of its user, and returns what stands there
-// then: mine reports whether it is claim. rev is what DropKey takes; age is by the server's clock. faena.ErrFull where there is no
-// room, faena.ErrUnknown where it may have been stored.
-func (b *Bus) ClaimKey(ctx context.Context, user, hash string, claim *faena.IdempotencyClaim) (there faena.IdempotencyClaim, mine bool, rev uint64, age time.Duration, err error) {
-	data, err := json.Marshal(claim)
-	if err != nil {
-		return there, false, 0, 0, fmt.Errorf("claim an Idempotency-Key: %w", err)
-	}
-	subject := claimSubject(user, hash)
-	if rev, err = b.storeIf(ctx, subject, data, 0); err == nil {
-		return *claim, true, rev, 0, nil
-	}
-	cause := err
-	m, ok, err := b.last(ctx, bucketStream(claimsBucket), subject)
-	switch {
-	case err != nil:
-		return there, false, 0, 0, fmt.Errorf("claim an Idempotency-Key: %w", outcome(err))
-	case !ok:
-		return there, false, 0, 0, fmt.Errorf("claim an Idempotency-Key: %w", cause)
-	}
-	if err := json.Unmarshal(m.Data, &there); err != nil {
-		return there, false, 0, 0, fmt.Errorf("claim an Idempotency-Key: read who has it: %w", err)
-	}
-	if err := checkSchema(there.Schema); err != nil {
-		return there, false, 0, 0, fmt.Errorf("claim an Idempotency-Key: read who has it: %w", unknownSchema(there.ID, err))
-	}
-	return there, there.ID == claim.ID, m.Sequence, max(0, b.ServerNow().Sub(m.Time)), nil
-}
-
-// DropKey frees an Idempotency-Key that stands at revision rev; one that is gone, or stands for something newer, is left.
-func (b *Bus) DropKey(ctx context.Context, user, hash string, rev uint64) error {
-	subject := claimSubject(user, hash)
-	m, ok, err := b.last(ctx, bucketStream(claimsBucket), subject)
-	if err != nil || !ok || m.Sequence != rev {
-		return err
-	}
-	return b.purge(ctx, bucketStream(claimsBucket), subject)
 }

@@ -97,8 +97,9 @@ type Bus struct {
 	inUse       inUse
 
 	stop   context.CancelFunc
-	atStop func(fn func()) (forget func() bool) // calls fn at stop, unless forget, which then is true, comes first
-	naks   sync.WaitGroup                       // messages that are handed back after a delay
+	atStop func(fn func()) (forget func() bool)                      // calls fn at stop, unless forget, which then is true, comes first
+	within func(time.Duration) (context.Context, context.CancelFunc) // a context until stop, and for so long at most
+	naks   sync.WaitGroup                                            // messages that are handed back after a delay
 	wg     sync.WaitGroup
 }
 
@@ -131,6 +132,7 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 	}
 	ctx, b.stop = context.WithCancel(context.WithoutCancel(ctx))
 	b.atStop = func(fn func()) func() bool { return context.AfterFunc(ctx, fn) }
+	b.within = func(d time.Duration) (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, d) }
 	b.wg.Go(func() { b.keep(ctx) })
 	b.wg.Go(func() { b.tellOfAbsence(ctx) })
 	return b, nil

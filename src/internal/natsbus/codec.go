@@ -152,13 +152,16 @@ func (b *Bus) recordAt(subject string, p []byte) (*faena.Record, error) {
 	return r, nil
 }
 
+// made reports whether an API has made an id for a user and a group.
+func (b *Bus) made(user, group, id string) bool { return b.o.Made == nil || b.o.Made(user, group, id) }
+
 // admitted reports whether an API has made the id of a record for its user and group, at the time that it says.
 func (b *Bus) admitted(r *faena.Record) bool {
 	if b.o.Made == nil {
 		return true
 	}
 	id, err := uuid.Parse(r.ID)
-	if err != nil || !b.o.Made(r.User, r.Group, r.ID) {
+	if err != nil || !b.made(r.User, r.Group, r.ID) {
 		return false
 	}
 	sec, nsec := id.Time().UnixTime()

@@ -34,6 +34,9 @@ const (
 	oldBeatStore = 16 << 20 // of all groups, before each had its own
 )
 
+// deadLettersMost is how many dead letters a group keeps: what one worker's key can store there is listed by every API that is asked.
+const deadLettersMost = 100_000
+
 // Declare makes every stream, bucket and consumer that all share, of the default group, and of the groups that DeclareGroup
 // was called for, or brings them up to date. It may be called at every start and reconnection, by several daemons at once,
 // and changes nothing that is as it should be. An update by which the server would delete messages is refused. What an
@@ -200,7 +203,7 @@ func (b *Bus) backlogConfig(group string) jetstream.StreamConfig {
 func (b *Bus) deadLettersConfig(group string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name: deadLettersStream(group), Subjects: []string{deadLetterSubjects(group)}, Storage: jetstream.FileStorage, Replicas: b.o.Replicas,
-		Discard: jetstream.DiscardOld, MaxMsgsPerSubject: 1, MaxMsgSize: maxPayload, MaxBytes: b.o.deadLetterBytes(), MaxAge: b.o.ObjectTTL,
+		Discard: jetstream.DiscardOld, MaxMsgsPerSubject: 1, MaxMsgSize: maxPayload, MaxBytes: b.o.deadLetterBytes(), MaxMsgs: deadLettersMost, MaxAge: b.o.ObjectTTL,
 		Duplicates: min(duplicateWindow, b.o.ObjectTTL),
 	}
 }

@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-
-	"faena.dev/faena/internal/faena"
 )
 
 const (
@@ -224,86 +221,4 @@ func (d *Deliveries) delivery(m *nats.Msg, ok bool) (Delivery, error) {
 		out.Err, out.Raw = unknownSchema(out.ID, err), m.Data
 	}
 	return out, nil
-}
-
-// Delivery is one message that is held until it is acknowledged, handed back, or not confirmed any more.
-type Delivery struct {
-	Message     *faena.Message // nil where Err is set
-	Err         error          // why the message could not be decoded; another version's is a *faena.Error of faena.ErrSchema
-	Sequence    uint64         // in the stream; a redelivery has the same
-	Redelivered bool           // it was delivered before
-	Published   time.Time      // by the server's clock
-	User        string         // whose slot it is in, also where the message could not be decoded
-	ID          string         // of the activation by the message's header; "" where it has none
-	Raw         []byte         // the message where Err is set
-
-	b     *Bus
-	reply string
-}
-
-// Receipt is what this process, or one that comes after it, hands the message back by: see HandBack.
-func (d Delivery) Receipt() string { return d.reply }
-
-// HandBack hands back what was delivered to a process that is gone; it is delivered again at once. The caller has made sure, by
-// the record, that nobody else holds the message: an answer takes effect on whoever does. It waits for the server's answer.
-func (b *Bus) HandBack(ctx context.Context, receipt string) error {
-	if !strings.HasPrefix(receipt, "$JS.ACK.") {
-		return fmt.Errorf("hand back a message: %q is no receipt", receipt)
-	}
-	if _, err := b.nc.RequestWithContext(ctx, receipt, []byte(nakWord)); err != nil {
-		return fmt.Errorf("hand back a message: %w", err)
-	}
-	return nil
-}
-
-var (
-	ackWord      = []byte("+ACK")
-	progressWord = []byte("+WPI")
-	nakWord      = "-NAK"
-)
-
-// Confirm says that the message is still being worked on, and waits for the server's answer.
-func (d Delivery) Confirm(ctx context.Context) error { return d.answer(ctx, progressWord) }
-
-// DoubleAck removes the message from the stream; when it returns nil the user's slot is free.
-func (d Delivery) DoubleAck(ctx context.Context) error { return d.answer(ctx, ackWord) }
-
-func (d Delivery) answer(ctx context.Context, word []byte) error {
-	if _, err := d.b.nc.RequestWithContext(ctx, d.reply, word); err != nil {
-		return fmt.Errorf("answer delivery %d: %w", d.Sequence, err)
-	}
-	return nil
-}
-
-// Nak hands the message back; it is delivered again after delay. A short delay is waited for here: the server (2.15.2) at
-// times keeps a message that was handed back with a delay for much longer, see DESIGN.md. Close ends the wait.
-func (d Delivery) Nak(_ context.Context, delay time.Duration) error {
-	if 0 < delay && delay <= d.b.o.AckWait/2 {
-		d.b.naks.Add(1)
-		nak := func() {
-			defer d.b.naks.Done()
-			if err := d.nak(nakWord); err != nil {
-				d.b.log.Debug("a message comes again later than it should", "error", err)
-			}
-		}
-		forget := d.b.atStop(nak)
-		time.AfterFunc(delay, func() { // there may be thousands: no goroutine waits
-			if forget() {
-				nak()
-			}
-		})
-		return nil
-	}
-	word := nakWord
-	if delay > 0 {
-		word += ` {"delay":` + strconv.FormatInt(int64(delay), 10) + `}`
-	}
-	return d.nak(word)
-}
-
-func (d Delivery) nak(word string) error {
-	if err := d.b.nc.Publish(d.reply, []byte(word)); err != nil {
-		return fmt.Errorf("hand back delivery %d: %w", d.Sequence, err)
-	}
-	return nil
 }

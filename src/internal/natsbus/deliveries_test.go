@@ -123,7 +123,7 @@ func TestDelivery_Nak(t *testing.T) {
 			noError(t, m.Nak(t.Context(), 0))
 		}
 	}
-	hold(20 * time.Minute)
+	hold(faena.MaxSlotDelay)
 	leaving.Close()
 	for range n {
 		noError(t, next(t, again).DoubleAck(t.Context()))

@@ -36,11 +36,7 @@ func (b *Bus) HoldLease(ctx context.Context, name, holder string, rev uint64) (n
 
 // DropLease gives a lease up at once, where it still stands at revision rev.
 func (b *Bus) DropLease(ctx context.Context, name string, rev uint64) error {
-	m, ok, err := b.last(ctx, bucketStream(leasesBucket), leaseSubject(name))
-	if err != nil || !ok || m.Sequence != rev {
-		return err
-	}
-	return b.purge(ctx, bucketStream(leasesBucket), leaseSubject(name))
+	return b.purgeAt(ctx, bucketStream(leasesBucket), leaseSubject(name), rev)
 }
 
 // LeaseHolder tells who holds a lease; "" where nobody does.

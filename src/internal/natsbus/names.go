@@ -223,6 +223,22 @@ func pullSubject(stream, consumer string) string {
 }
 func ackSubjects(stream, consumer string) string { return "$JS.ACK." + stream + "." + consumer + ".>" }
 
+// receiptOf reads the group from the subject on which a message of a queue is answered: $JS.ACK.<stream>.<consumer>.<deliveries>.
+// <sequence>.<sequence of the consumer>.<time>.<pending>, the last five of them numbers.
+func receiptOf(subject string) (group string, ok bool) {
+	p := strings.Split(subject, ".")
+	if len(p) != 9 {
+		return "", false
+	}
+	for _, number := range p[4:] {
+		if _, err := strconv.ParseUint(number, 10, 64); err != nil {
+			return "", false
+		}
+	}
+	group = strings.TrimPrefix(p[2], queueStream(""))
+	return group, faena.ValidName(group) && strings.HasPrefix(subject, strings.TrimSuffix(ackSubjects(queueStream(group), workersConsumer), ">"))
+}
+
 // confined is the name that a subject has for a worker with a key: the server answers what is asked under $JS.API in an account
 // without JetStream by itself.
 func confined(subject string) string {

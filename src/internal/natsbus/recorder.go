@@ -31,11 +31,12 @@ const (
 // process ends before the purge. All APIs share one consumer. A record that cannot be decoded stays in the bucket: a
 // warning is logged once, and it is offered again every unreadablePause, for an API that reads it.
 //
-// put is given each record that a worker has put back for a later retry (faena.Record.Parameter), to file it in the backlog. It may
-// be given one again; where it fails the record comes again after a minute, or the leader finds it.
+// put is given each record that a worker has put back for a later retry (faena.Record.Parameter), to file it in the backlog, several
+// at once. It may be given one again, also one that has changed meanwhile. Where it fails it is tried again, up to maxUnfiled of
+// them by this process, any more by whoever is given them after recorderAckWait.
 func (b *Bus) Terminal(ctx context.Context, group string, batch int, wait time.Duration, fn func(context.Context, []faena.Record) error,
 	put func(context.Context, *faena.Record) error) error {
-	r := recorder{b: b, group: group, fn: fn, put: put, inbox: b.nc.NewInbox()}
+	r := recorder{b: b, group: group, fn: fn, inbox: b.nc.NewInbox(), filing: filing{put: put, unfiled: make(map[string]ended)}}
 	var err error
 	if r.sub, err = b.nc.SubscribeSync(r.inbox); err != nil {
 		return fmt.Errorf("subscribe to the records of group %s: %w", group, err)
@@ -48,6 +49,9 @@ func (b *Bus) Terminal(ctx context.Context, group string, batch int, wait time.D
 			err = r.record(ctx, again)
 		} else {
 			err = r.batch(ctx, batch, wait)
+		}
+		if ctx.Err() == nil {
+			r.fileAgain(ctx)
 		}
 		if err == nil {
 			pause = recorderPause
@@ -71,13 +75,13 @@ type recorder struct {
 	b     *Bus
 	group string
 	fn    func(context.Context, []faena.Record) error
-	put   func(context.Context, *faena.Record) error
 	// sub gets what all pulls bring. It is one for all, unlike in the library's fetches: what comes late, since the servers are
 	// busy, would be lost there until recorderAckWait is over.
 	inbox string
 	sub   *nats.Subscription
 	// failed could not be recorded, and is tried again after a pause. It is not handed back: see DESIGN.md.
 	failed []ended
+	filing // what is to be filed in the backlog
 }
 
 // leave hands back what has come and was not looked at.
@@ -88,6 +92,9 @@ func (r *recorder) leave() {
 		}
 	}
 	for _, d := range r.failed {
+		r.answer(d.msg.Nak())
+	}
+	for _, d := range r.unfiled {
 		r.answer(d.msg.Nak())
 	}
 	_ = r.sub.Unsubscribe() // the connection may be closed
@@ -103,7 +110,7 @@ type ended struct {
 // batch waits until there is something, gathers for as long as wait, and then takes what there is, once or, while the
 // bucket gives full batches, again and again. Versions of a record that are superseded while it gathers are never sent.
 func (r *recorder) batch(ctx context.Context, size int, wait time.Duration) error {
-	first, err := r.pull(ctx, 1, pullFor)
+	first, err := r.pull(ctx, 1, r.until(pullFor))
 	if err != nil || len(first) == 0 {
 		return err
 	}
@@ -113,15 +120,16 @@ func (r *recorder) batch(ctx context.Context, size int, wait time.Duration) erro
 		return nil
 	case <-time.After(wait):
 	}
-	for done := r.take(ctx, nil, first[0]); ; done = nil {
+	for done := r.take(nil, first[0]); ; done = nil {
 		want := max(size-len(done), 1)
 		msgs, err := r.pull(ctx, want, 0)
 		if err != nil {
 			r.b.log.Debug("a batch of records was cut short", "group", r.group, "error", err) // what came is recorded
 		}
 		for _, m := range msgs {
-			done = r.take(ctx, done, m)
+			done = r.take(done, m)
 		}
+		r.fileNew(ctx)
 		if len(done) > 0 {
 			if err := r.record(ctx, done); err != nil {
 				return err
@@ -164,22 +172,21 @@ func (r *recorder) pull(ctx context.Context, n int, within time.Duration) (msgs 
 	return msgs, nil
 }
 
-// take adds a message of a terminal record. A live record's message is acknowledged: its next version is another one.
-func (r *recorder) take(ctx context.Context, done []ended, m *nats.Msg) []ended {
+// take adds a message of a terminal record. A live record's message is acknowledged, its next version is another one, unless it is
+// to be filed.
+func (r *recorder) take(done []ended, m *nats.Msg) []ended {
 	rec, err := r.b.recordAt(m.Subject, m.Data)
 	switch {
 	case err != nil:
 		r.putBack(m, err)
-	case !rec.State.Terminal():
-		if rec.Backlogged && rec.Parameter != nil && r.put != nil {
-			if err := r.put(ctx, rec); err != nil {
-				r.b.log.Warn("an activation could not be put into the backlog for its retry; it is tried again", "activation_id", rec.ID, "error", err)
-				break
-			}
-		}
-		r.answer(m.Ack())
-	default:
+	case rec.State.Terminal():
+		r.superseded(m.Subject)
 		done = append(done, ended{m, rec})
+	case rec.Backlogged && rec.Parameter != nil && r.put != nil:
+		r.fresh = append(r.fresh, ended{m, rec})
+	default:
+		r.superseded(m.Subject)
+		r.answer(m.Ack())
 	}
 	return done
 }

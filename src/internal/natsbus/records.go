@@ -103,14 +103,29 @@ func (b *Bus) PurgeRecord(ctx context.Context, group, user, id string) error {
 	return b.purge(ctx, recordsStream(group), recordSubject(group, user, id))
 }
 
+// purgeRequest is what of a stream is to be removed.
+type purgeRequest struct {
+	Filter string `json:"filter"`
+	Before uint64 `json:"seq,omitempty"` // a sequence; 0 is all
+}
+
 func (b *Bus) purge(ctx context.Context, stream, subject string) error {
+	return b.purgeWhat(ctx, stream, purgeRequest{Filter: subject})
+}
+
+// purgeAt removes what stands under a subject of a bucket, where it still stands at revision rev.
+func (b *Bus) purgeAt(ctx context.Context, stream, subject string, rev uint64) error {
+	if rev == 0 {
+		return nil
+	}
+	return b.purgeWhat(ctx, stream, purgeRequest{Filter: subject, Before: rev + 1})
+}
+
+func (b *Bus) purgeWhat(ctx context.Context, stream string, what purgeRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
-	in := struct {
-		Filter string `json:"filter"`
-	}{subject}
-	if err := b.ask(ctx, api("STREAM.PURGE", stream), in, nil); err != nil {
-		return fmt.Errorf("purge %s: %w", subject, outcome(err))
+	if err := b.ask(ctx, api("STREAM.PURGE", stream), what, nil); err != nil {
+		return fmt.Errorf("purge %s: %w", what.Filter, outcome(err))
 	}
 	return nil
 }
@@ -123,7 +138,7 @@ func (b *Bus) LiveIDs(ctx context.Context, group string) (map[string][]string, e
 	}
 	live := make(map[string][]string)
 	for s := range subjects {
-		if user, id, ok := recordOf(s); ok && (b.o.Made == nil || b.o.Made(user, group, id)) {
+		if user, id, ok := recordOf(s); ok && b.made(user, group, id) {
 			live[user] = append(live[user], id)
 		}
 	}
