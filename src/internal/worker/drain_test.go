@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -115,4 +116,75 @@ func TestWorker_Abort(t *testing.T) {
 			heir.Abort()
 		})
 	}
+}
+
+// TestWorker_DrainOnRequest: a worker that is asked to drain takes nothing more until it is asked to resume, over restarts, and says
+// so at once.
+func TestWorker_DrainOnRequest(t *testing.T) {
+	t.Parallel()
+	s := start(t, 0)
+	slow := stall(t)
+	absent := faenatest.Push(t, slow.addr, "slow", faenatest.Image(t, faenatest.ImageSpec{}), nil)
+	h := s.run("asked", loopback)
+	s.says("arg", s.function("g", nil), "arg")
+	runs := s.send(s.function("f", nil, "sleep", "3000"), "")
+	s.is(runs, faena.StateRunning)
+	pulls := s.send(s.function("slow", func(r *faena.Revision) { r.Pull = absent }, "sleep", "0"), "")
+	<-slow.asked
+	says := func(h *hand, draining bool) {
+		t.Helper()
+		faenatest.Eventually(t, patience, fmt.Sprintf("its heartbeat says draining %v", draining), func() bool {
+			w := h.heartbeat()
+			return w != nil && w.Draining == draining && w.NotReady == ""
+		})
+		want := 0
+		if draining {
+			want = 1
+		}
+		if n := h.metric("faena_worker_draining"); n != want {
+			t.Errorf("its metric says %d, want %d", n, want)
+		}
+	}
+
+	began := time.Now()
+	s.check(s.bus.RequestDrain(t.Context(), h.id, true))
+	says(h, true)
+	if took := time.Since(began); took > faena.HeartbeatTTL/3 { // when the next one is due
+		t.Errorf("it said so after %v", took)
+	}
+	s.check(s.bus.RequestDrain(t.Context(), h.id, true)) // which changes nothing
+	slow.let()
+	heir := s.run("heir", loopback)
+	waits := s.send(s.function("g", nil), "arg")
+	for _, id := range []string{pulls, waits} {
+		if r := s.ended(id); r.State != faena.StateSucceeded || r.Worker != heir.id || r.Attempt != 1 {
+			t.Errorf("handed back: %+v", r)
+		}
+	}
+	if took := time.Since(began); took > 20*time.Second { // it comes again after 30 s anyway
+		t.Errorf("what was handed back ended after %v", took)
+	}
+	if r := s.ended(runs); r.State != faena.StateSucceeded || r.Worker != h.id || string(r.Result.Inline) != "slept" {
+		t.Errorf("what ran: %+v", r)
+	}
+	heir.close()
+	h.close()
+
+	again := s.run("asked", loopback)
+	says(again, true)
+	waits = s.send(s.function("g", nil), "arg")
+	faenatest.Eventually(t, patience, "it is ready", func() bool { return again.log.has("ready for activations") })
+	s.check(s.bus.RequestDrain(t.Context(), "another", false))
+	again.idle()
+	if r := s.record(waits); r.State != faena.StateQueued {
+		t.Errorf("it was taken: %+v", r)
+	}
+	s.check(s.bus.RequestDrain(t.Context(), again.id, false))
+	if r := s.ended(waits); r.State != faena.StateSucceeded || r.Worker != again.id {
+		t.Errorf("after it was asked to resume: %+v", r)
+	}
+	says(again, false)
+	again.close()
+	says(s.run("asked", loopback), false)
+	s.quiet()
 }

@@ -108,14 +108,15 @@ func (s *site) connect(name string, ackWait time.Duration) *natsbus.Bus {
 // hand is a worker with a connection of its own.
 type hand struct {
 	*wiring.Worker
-	s     *site
-	id    string
-	bus   *natsbus.Bus
-	log   *log
-	met   *telemetry.Metrics
-	end   context.CancelFunc // of Run's context
-	ended chan struct{}      // closed when Run has returned
-	err   error              // what it returned
+	s       *site
+	id      string
+	bus     *natsbus.Bus
+	log     *log
+	met     *telemetry.Metrics
+	end     context.CancelFunc // of Run's context
+	closing sync.Once
+	ended   chan struct{} // closed when Run has returned
+	err     error         // what it returned
 }
 
 // hand makes a worker that does not run. When the test ends it must have left no container.
@@ -186,12 +187,19 @@ func (h *hand) start() {
 	}()
 	h.s.t.Cleanup(func() {
 		defer end()
-		h.Abort()
-		<-h.ended
-		h.Close()
+		h.close()
 		if h.err != nil && h.bus.Connected() {
 			h.s.t.Errorf("worker %s ended with %v", h.id, h.err)
 		}
+	})
+}
+
+// close ends a worker and lets go of all that it has, so that another one of its name can begin.
+func (h *hand) close() {
+	h.closing.Do(func() {
+		h.Abort()
+		<-h.ended
+		h.Close()
 	})
 }
 
