@@ -19,7 +19,7 @@ import (
 // another library, goes to that same registry for that same repository.
 func FuzzResolver_parse(f *testing.F) {
 	for _, image := range []string{"registry.example/team/tool:1", "registry.example/team/tool@sha256:" + strings.Repeat("a", 64), "busybox", "busybox:1",
-		"library/busybox", "docker.io/busybox", "docker.io/0.0/0", "docker.io/localhost/tool", "docker.io/team/tool", "index.docker.io/library/busybox:latest", "localhost:5000/a", "127.0.0.1:5000/a/b:c", "[::1]:5000/a",
+		"library/busybox", "docker.io/busybox", "docker.io/0.0/0", "index.docker.iO/l", "docker.io/localhost/tool", "docker.io/team/tool", "index.docker.io/library/busybox:latest", "localhost:5000/a", "127.0.0.1:5000/a/b:c", "[::1]:5000/a",
 		"registry.example:443/a", "REGISTRY.example/a", "registry.example/../a", "registry.example./a", "::/0", "registry.example/a/.", "registry.example/A",
 		"user:pw@registry.example/a", "https://registry.example/a", "registry.example/a:", "registry.example/a@", "registry.example/a:1@sha256:" + strings.Repeat("b", 64),
 		"registry.example./a", "::/0", "registry.example:/a", "registry.example:99999/a", "registry.example?x/a", "registry.example#/a", "registry.example%2fa/b",
@@ -44,7 +44,7 @@ func FuzzResolver_parse(f *testing.F) {
 			t.Errorf("%q is of %q, which is not a host: %v", image, repository.RegistryStr(), err)
 		}
 		if listedErr == nil {
-			if host, port := split(ref.Context().RegistryStr()); !strings.EqualFold(host, "registry.example") && host != dockerHub || port != "" && strings.Trim(port, "0123456789") != "" {
+			if host, port := split(ref.Context().RegistryStr()); !strings.EqualFold(host, "registry.example") && !strings.EqualFold(host, dockerHub) || port != "" && strings.Trim(port, "0123456789") != "" {
 				t.Errorf("%q is taken from %q", image, ref.Context().RegistryStr())
 			}
 		}
