@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/google/nftables"
@@ -24,9 +25,10 @@ type Exception struct {
 
 // Options say whose packets are filtered, and how.
 type Options struct {
-	// Name is in the names of the tables, unique among those that filter on this host: letters, digits, - and _.
+	// Name is unique among the rules of the bridge: letters, digits, - and _. The tables are called after both.
 	Name string
-	// Bridge is the interface that the containers are on. It may go and come back while the rules hold.
+	// Bridge is the interface that the containers are on. It may go and come back while the rules hold. Where several have rules for
+	// it, a packet must be let go by all of them.
 	Bridge string
 	// Allow come before all denials but that of other containers.
 	Allow []Exception
@@ -68,17 +70,43 @@ func Open(o Options) (_ *Rules, err error) {
 	if r.links, err = netlink.Dial(unix.NETLINK_ROUTE, nil); err != nil {
 		return nil, fmt.Errorf("open a socket to the network: %w", explain(err))
 	}
-	if r.owned, err = own(socket, "faena-"+o.Name); err != nil {
+	if r.owned, err = own(socket, o.Bridge+"."+o.Name); err != nil {
 		if _, found := r.tables.ListTableOfFamily(r.owned.Name, r.owned.Family); found == nil {
 			return nil, fmt.Errorf("make the nftables table %s: %w", r.owned.Name, ErrInUse)
 		}
 		return nil, fmt.Errorf("make the nftables table %s: %w", r.owned.Name, explain(err))
 	}
-	r.left = &nftables.Table{Family: nftables.TableFamilyINet, Name: r.owned.Name + "-left"}
-	if err := errors.Join(r.write(), r.isolate()); err != nil {
+	r.left = &nftables.Table{Family: nftables.TableFamilyINet, Name: r.owned.Name + left}
+	if err := errors.Join(r.write(), r.isolate(), r.tidy()); err != nil {
 		return nil, explain(err)
 	}
 	return r, nil
+}
+
+// left ends the name of a table that outlives its process.
+const left = ".left"
+
+// tidy removes what killed processes have left on the bridge. Their containers, should any still be dying, are under these rules.
+func (r *Rules) tidy() error {
+	list, err := r.tables.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return fmt.Errorf("list the nftables tables: %w", err)
+	}
+	names := map[string]bool{}
+	for _, t := range list {
+		names[t.Name] = true
+	}
+	for name := range names {
+		owner, outlives := strings.CutSuffix(name, left)
+		if !outlives || names[owner] || !strings.HasPrefix(name, r.o.Bridge+".") {
+			continue
+		}
+		r.tables.DelTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: name})
+		if err := r.tables.Flush(); err != nil && !errors.Is(err, unix.ENOENT) { // somebody else was first
+			return fmt.Errorf("remove the nftables table %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // Check puts right what has changed since: the resolvers of the host, new containers on the bridge, rules that somebody has

@@ -53,7 +53,7 @@ func TestRules(t *testing.T) {
 		if err := r.Check(); err != nil {
 			t.Fatal(err)
 		}
-		if got := nft(t, "list", "tables"); got != "table inet faena-w-1\ntable inet faena-w-1-left\n" {
+		if got := nft(t, "list", "tables"); got != "table inet faena-test.w-1\ntable inet faena-test.w-1.left\n" {
 			t.Errorf("after the check the tables are %q", got)
 		}
 	})
@@ -97,11 +97,23 @@ func TestRules(t *testing.T) {
 		if err := r.closeConns(); err != nil { // all that the kernel sees of a kill
 			t.Fatal(err)
 		}
-		if got := nft(t, "list", "tables"); got != "table inet faena-w-1-left\n" {
+		if got := nft(t, "list", "tables"); got != "table inet faena-test.w-1.left\n" {
 			t.Errorf("the tables are %q", got)
 		}
 		s.filtered(t)
+		nft(t, "add", "table", "inet", "faena-test2.w.left") // of another bridge
+		second, err := Open(Options{Name: "w-2", Bridge: bridge})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := nft(t, "list", "tables"); strings.Contains(got, "w-1") || !strings.Contains(got, "faena-test2.w.left") {
+			t.Errorf("with another worker on the bridge the tables are %q", got)
+		}
+		nft(t, "delete", "table", "inet", "faena-test2.w.left")
 		r = s.open(t)
+		if err := second.Close(); err != nil {
+			t.Fatal(err)
+		}
 		s.filtered(t)
 	})
 	t.Run("closed", func(t *testing.T) {
