@@ -86,7 +86,7 @@ func (s *suite) faults(ctx context.Context) error {
 		err = s.quiet(ctx)
 	}
 	s.examine(err == nil)
-	return errors.Join(err, s.report.write(s.h.Numbers()))
+	return errors.Join(err, s.report.write(s.h.Numbers(), err == nil))
 }
 
 // round injects the faults of a round, waits until all is well again, and checks.

@@ -188,9 +188,17 @@ func (c *check) contents() {
 // slack is what a caller's looks at a record may be late.
 const slack = 2 * time.Second
 
-// stops looks at what a worker ran when it was stopped.
+// stops looks at what a worker ran when it was stopped, and at the calls while an API was.
 func (c *check) stops() {
 	for _, stop := range c.h.stops {
+		for _, call := range c.h.calls {
+			if stop.Worker == "" && stop.Gently && call.Broke && call.Answered.After(stop.At) && call.Sent.Before(stop.Until) {
+				c.breach("V9", call.Answered, []string{call.ID}, "a call of %s broke while an API was started again", call.User)
+			}
+		}
+		if stop.Worker == "" {
+			continue
+		}
 		for id, attempt := range c.heldBy(stop) {
 			next, settled := c.after(id, attempt)
 			switch {

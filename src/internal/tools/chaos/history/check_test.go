@@ -111,6 +111,14 @@ func TestHistory_Check(t *testing.T) {
 			lost(h, "b", 4)
 			h.Stopped(history.Stop{Worker: "w1", At: at(2.5), Gently: true})
 		}, "V9"},
+		{"V9: a call breaks while an API is started again", func(h *history.History) {
+			h.Called(history.Call{Token: "t-b", Broke: true, Sent: at(1), Answered: at(3)})
+			h.Stopped(history.Stop{At: at(2), Until: at(4), Gently: true})
+		}, "V9"},
+		{"a call that breaks at another time", func(h *history.History) {
+			h.Called(history.Call{Token: "t-b", Broke: true, Sent: at(1), Answered: at(1.5)})
+			h.Stopped(history.Stop{At: at(2), Until: at(4), Gently: true})
+		}, ""},
 		{"V10: other bytes", func(h *history.History) { h.Read("a", []byte("result\n"), []byte("result")) }, "V10"},
 		{"a call that hangs", func(h *history.History) {
 			h.Called(history.Call{Token: "t-b", Outcome: history.Unknown, Longest: time.Minute, Sent: at(1), Answered: at(62)})
@@ -158,7 +166,7 @@ func TestHistory_Numbers(t *testing.T) {
 	h.Called(history.Call{Token: "t-d", Outcome: history.Accepted, ID: "d"})
 	h.Called(history.Call{Token: "t-e", Outcome: history.Refused})
 	h.Called(history.Call{Token: "t-f"})
-	want := history.Numbers{Calls: 6, Accepted: 4, Refused: 1, Unknown: 1, Settled: 3, Succeeded: 2, RanTwice: 1, WorkerLost: 1, Lost: 1}
+	want := history.Numbers{Calls: 6, Accepted: 4, Refused: 1, Unknown: 1, Settled: 3, Succeeded: 2, RanTwice: 1, WorkerLost: 1, Open: 1}
 	if got := h.Numbers(); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}

@@ -32,6 +32,7 @@ type Call struct {
 
 	Outcome Outcome
 	ID      string // "" where it was not told
+	Broke   bool   // the connection was refused, or broke
 	Good    bool   // answered as the service promises when nothing fails: 200, or 202 where that was asked for
 	Strange string // what nobody may be answered, whatever fails
 }
@@ -84,16 +85,15 @@ type logged struct {
 	at      time.Time
 }
 
-// Stop is a worker that was told to end, or was killed, and what is promised then.
+// Stop is a daemon that was told to end, or was killed, and what is promised then.
 type Stop struct {
-	Worker string
+	Worker string // whose activations are concerned; "" for an API
 	At     time.Time
 	// Within is how soon what it ran has ended, or runs again; 0 where nothing is promised.
 	Within time.Duration
-	// Gently is a worker that may finish what it runs: nothing of it may be lost.
+	// Gently is a worker that may finish what it runs, of which nothing may be lost, or an API: no call may break then.
 	Gently bool
-	// Until is when it was whole again.
-	Until time.Time
+	Until  time.Time // when an API was back
 }
 
 // New is an empty history.
@@ -146,7 +146,7 @@ func (h *History) Listed(user string, all []Sight) {
 	h.lists[user] = all
 }
 
-// Stopped notes that a worker was stopped.
+// Stopped notes that a daemon was stopped.
 func (h *History) Stopped(s Stop) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -203,7 +203,7 @@ type Numbers struct {
 	Succeeded  int `json:"succeeded"`
 	RanTwice   int `json:"run_more_than_once"`
 	WorkerLost int `json:"ended_as_worker_lost"`
-	Lost       int `json:"lost"` // accepted, and nobody has seen its end
+	Open       int `json:"not_ended"` // accepted, and nobody has seen its end: lost, when nothing runs any more
 }
 
 // Numbers counts.
@@ -226,7 +226,7 @@ func (h *History) Numbers() (n Numbers) {
 	for id := range accepted {
 		at := slices.IndexFunc(h.sights[id], Sight.Ended)
 		if at < 0 {
-			n.Lost++
+			n.Open++
 			continue
 		}
 		n.Settled++

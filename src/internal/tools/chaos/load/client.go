@@ -79,35 +79,46 @@ func (l *Load) Stop() {
 func (l *Load) client(ctx context.Context, who User, async bool, random *rand.Rand) {
 	for l.calling.Load() && ctx.Err() == nil {
 		f := l.functions[random.IntN(len(l.functions))]
+		if f.Large && random.IntN(3) > 0 { // what they write stays in the object store
+			continue
+		}
 		ms := f.Shortest.Milliseconds() + random.Int64N(f.Longest.Milliseconds()-f.Shortest.Milliseconds()+1)
 		c := history.Call{Token: fmt.Sprintf("t%d", l.tokens.Add(1)), User: who.Name, Function: f.Name, Retries: f.Retries}
-		parameter := f.parameter(c.Token, ms, random)
+		parameter, result := f.parameter(c.Token, ms, random)
 		if !async {
 			c.Longest = longest
 		}
 		if l.keys && random.IntN(4) == 0 {
 			c.Key = "key-" + c.Token
 		}
-		wait := l.call(ctx, who, async, c, parameter)
+		wait := l.call(ctx, who, async, c, parameter, result)
 		pause(ctx, wait+time.Duration(random.IntN(100))*time.Millisecond)
 	}
 }
 
-// parameter begins with what the function is to do; the rest are any bytes, but for one argument no NUL.
-func (f Function) parameter(token string, ms int64, random *rand.Rand) []byte {
-	head := fmt.Appendf(nil, "%s %d\n", token, ms)
-	size := random.IntN(200)
+// parameter begins with what the function is to do: how long it runs, and whether it writes the first line or all. The rest are any
+// bytes, but for one argument no NUL.
+func (f Function) parameter(token string, ms int64, random *rand.Rand) (parameter, result []byte) {
+	size, what := random.IntN(200), "all"
 	if f.Large {
 		size = 257<<10 + random.IntN(64<<10)
+		if random.IntN(2) == 0 {
+			what = "line"
+		}
 	}
+	parameter = fmt.Appendf(nil, "%s %d %s\n", token, ms, what)
+	line := len(parameter)
 	for range size {
 		b := byte(random.Uint32())
 		if b == 0 && !f.Large {
 			b = '\n'
 		}
-		head = append(head, b)
+		parameter = append(parameter, b)
 	}
-	return head
+	if what == "line" {
+		return parameter, parameter[:line]
+	}
+	return parameter, parameter
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -119,15 +130,15 @@ func pause(ctx context.Context, d time.Duration) {
 
 // call makes a call, sees it to its end, and says how long to wait before the next one. One with an Idempotency-Key is made again
 // while nobody tells what became of it.
-func (l *Load) call(ctx context.Context, who User, async bool, c history.Call, parameter []byte) (wait time.Duration) {
+func (l *Load) call(ctx context.Context, who User, async bool, c history.Call, parameter, result []byte) (wait time.Duration) {
 	const refused = 300 * time.Millisecond
 	for {
-		made := l.once(ctx, who, async, c, parameter)
+		made := l.once(ctx, who, async, c, parameter, result)
 		switch {
 		case ctx.Err() != nil && made.Outcome == history.Unknown:
 			return 0
 		case made.Outcome == history.Accepted:
-			l.follow(ctx, who, made.ID, parameter)
+			l.follow(ctx, who, made.ID, result)
 			return 0
 		case made.Outcome == history.Unknown && c.Key != "" && l.calling.Load():
 			pause(ctx, time.Second)
@@ -150,7 +161,7 @@ type problem struct {
 	State          string `json:"state"`
 }
 
-func (l *Load) once(ctx context.Context, who User, async bool, c history.Call, parameter []byte) history.Call {
+func (l *Load) once(ctx context.Context, who User, async bool, c history.Call, parameter, result []byte) history.Call {
 	headers := []string{"Content-Type", "application/octet-stream"}
 	if async {
 		headers = append(headers, "Prefer", "respond-async")
@@ -170,10 +181,11 @@ func (l *Load) once(ctx context.Context, who User, async bool, c history.Call, p
 		c.Longest = 0 // it was given up
 	}
 	l.judge(&c, a, async)
+	c.Broke = c.Broke && ctx.Err() == nil
 	l.h.Called(c)
 	switch {
 	case a.Err == nil && a.Status == http.StatusOK:
-		l.h.Read(c.ID, a.Body, parameter)
+		l.h.Read(c.ID, a.Body, result)
 	case a.Err == nil && a.Status == http.StatusBadGateway:
 		var p problem
 		if json.Unmarshal(a.Body, &p) == nil {
@@ -186,6 +198,7 @@ func (l *Load) once(ctx context.Context, who User, async bool, c history.Call, p
 // judge says what a caller knows from an answer.
 func (l *Load) judge(c *history.Call, a Answer, async bool) {
 	if a.Err != nil {
+		c.Broke = true
 		if !a.Sent {
 			c.Outcome = history.Refused
 		}
@@ -262,7 +275,7 @@ func (l *Load) get(ctx context.Context, who User, path string) Answer {
 }
 
 // follow sees an activation to its end, and reads its result and its log.
-func (l *Load) follow(ctx context.Context, who User, id string, parameter []byte) {
+func (l *Load) follow(ctx context.Context, who User, id string, result []byte) {
 	for ctx.Err() == nil {
 		s, told := l.look(ctx, who, id)
 		if !told || !s.Ended() {
@@ -278,7 +291,7 @@ func (l *Load) follow(ctx context.Context, who User, id string, parameter []byte
 		for ctx.Err() == nil {
 			a := l.get(ctx, who, "/v1/activations/"+id+"/result")
 			if a.Err == nil && a.Status == http.StatusOK {
-				l.h.Read(id, a.Body, parameter)
+				l.h.Read(id, a.Body, result)
 				return
 			}
 			pause(ctx, look)

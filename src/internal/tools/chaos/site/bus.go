@@ -80,9 +80,6 @@ func (b *Bus) Leftovers(ctx context.Context) (all []string, err error) {
 	return all, nil
 }
 
-// objectsBytes is what the group's object store may hold: half of the group's share.
-const objectsBytes = groupStore / 2
-
 // FillObjects fills the group's object store until so many bytes are left, as if somebody's results were there. EmptyObjects takes
 // that out.
 func (b *Bus) FillObjects(ctx context.Context, left int64) error {
@@ -90,13 +87,13 @@ func (b *Bus) FillObjects(ctx context.Context, left int64) error {
 	if err != nil {
 		return err
 	}
-	const chunk = 128 << 10
+	const chunk = 512 << 10
 	for {
 		info, err := stream.Info(ctx)
 		if err != nil {
 			return fmt.Errorf("fill the object store: %w", err)
 		}
-		room := int64(objectsBytes) - int64(info.State.Bytes) - left
+		room := info.Config.MaxBytes - int64(info.State.Bytes) - left
 		if room <= 1024 {
 			return nil
 		}

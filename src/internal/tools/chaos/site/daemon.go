@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -45,8 +46,25 @@ func (s *Site) newAPI(n int) (*Daemon, error) {
 		"FAENA_MONGODB_URI="+s.documents.URI(), "FAENA_MONGODB_CA_FILE="+s.authority.file,
 		fmt.Sprintf("FAENA_NATS_MAX_STORE=%d", serverMax), fmt.Sprintf("FAENA_GROUP_MAX_STORE=%d", groupStore))
 	d.Process = newProcess(name, s.logs, env, s.program("faena-api"))
+	if d.socket, err = openSocket(listen); err != nil {
+		return nil, err
+	}
 	s.apis = append(s.apis, d)
 	return d, nil
+}
+
+// openSocket is what systemd does with faena-api.socket: who connects while the API is away waits for it.
+func openSocket(address string) (*os.File, error) {
+	l, err := net.Listen("tcp4", address)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = l.Close() }() // the file is another descriptor of it
+	listener, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil, fmt.Errorf("%s is no TCP socket", address)
+	}
+	return listener.File()
 }
 
 func (s *Site) adminSocket(n int) string { return filepath.Join(s.dir, fmt.Sprintf("api-%d.admin", n)) }
@@ -66,7 +84,7 @@ func (s *Site) newWorker(ctx context.Context, n int) (d *Daemon, err error) {
 	}
 	env := append(s.shared(d, "worker"), "FAENA_WORKER_ID="+name, "FAENA_DATA_DIR="+d.Disk.Dir, "DOCKER_HOST=unix://"+d.Engine.Socket,
 		"FAENA_DOCKER_NETWORK="+name, fmt.Sprintf("FAENA_WORKER_PLACES=%d", places), "FAENA_WORKER_DRAIN_WITHIN=10s", "FAENA_INIT_PATH="+s.program("faena-init"),
-		"FAENA_DISK_PATH="+d.Disk.Dir, fmt.Sprintf("FAENA_DISK_MIN_FREE=%d", minFree))
+		"FAENA_DISK_PATH="+d.Disk.Dir, fmt.Sprintf("FAENA_DISK_MIN_FREE=%d", minFree), "FAENA_WORKER_ALLOW="+s.LedgerAddress())
 	d.Process = newProcess(name, s.logs, env, s.program("faena-worker"))
 	return d, nil
 }

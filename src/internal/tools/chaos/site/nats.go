@@ -22,9 +22,9 @@ type Server struct {
 
 // Sizes of the stores.
 const (
-	serverDisk = 768 << 20 // of a server's disk
-	serverMax  = 640 << 20 // of it what the server may use for streams
-	groupStore = 128 << 20 // of that what the group may use
+	serverDisk = 1280 << 20 // of a server's disk
+	serverMax  = 1 << 30    // of it what the server may use for streams
+	groupStore = 512 << 20  // of that what the group may use
 )
 
 func (s *Site) newServer(n int) (*Server, error) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -28,6 +29,7 @@ type Process struct {
 	program string
 	args    []string
 	env     []string
+	socket  *os.File // that it listens on; nil: it opens its own
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd // nil while it does not run
@@ -53,7 +55,12 @@ func (p *Process) Start() error {
 	}
 	defer func() { _ = log.Close() }() // the process has it by then
 	cmd := exec.Command(p.program, p.args...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = p.env, log, log
+	cmd.Env = p.env
+	if p.socket != nil { // as systemd passes it, from descriptor 3 on
+		cmd = exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, p.program}, p.args...)...)
+		cmd.Env, cmd.ExtraFiles = append(slices.Clip(p.env), "LISTEN_FDS=1", "LISTEN_FDNAMES=api"), []*os.File{p.socket}
+	}
+	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.Name, err)

@@ -55,6 +55,15 @@ func Start(ctx context.Context, logs string) (s *Site, err error) {
 	if err := os.MkdirAll(s.logs, 0o755); err != nil {
 		return s, err
 	}
+	old, err := filepath.Glob(filepath.Join(s.logs, "*.log"))
+	if err != nil {
+		return s, err
+	}
+	for _, file := range old { // of another run
+		if err := os.Remove(file); err != nil {
+			return s, err
+		}
+	}
 	if s.dir, err = os.MkdirTemp("", "fc"); err != nil { // short: sockets are below it
 		return s, err
 	}
@@ -246,6 +255,9 @@ func (s *Site) Close(ctx context.Context) error {
 	for _, d := range append(append([]*Daemon(nil), s.workers...), s.apis...) {
 		if d.Process != nil {
 			d.discard()
+			if d.socket != nil {
+				errs = append(errs, d.socket.Close())
+			}
 		}
 		if d.Engine != nil {
 			errs = append(errs, d.Engine.close(ctx))

@@ -1,6 +1,6 @@
-// The function of the faults: it tells a ledger that it begins, sleeps, tells it that it is about to end, and writes its parameter.
+// The function of the faults: it tells a ledger that it begins, sleeps, tells it that it is about to end, and writes its parameter, or its first line.
 //
-//	function ADDRESS PORT        the parameter is "TOKEN MILLISECONDS" and anything after a line feed, from standard input if the last
+//	function ADDRESS PORT        the parameter is "TOKEN MILLISECONDS all|line" and anything after a line feed, from standard input if the last
 //	                             argument is the port, otherwise in the last argument
 //
 // It begins only once the ledger has answered: what has run is in the ledger. To standard error it writes its attempt.
@@ -22,7 +22,7 @@ static void tell(const char *what, const char *token) {
 
 int main(int argc, char **argv) {
 	static char buffer[8 << 20];
-	char token[64], *parameter = buffer;
+	char token[64], what[8], *parameter = buffer;
 	size_t size = 0, n;
 	int ms;
 	struct sockaddr_in to = {.sin_family = AF_INET};
@@ -34,7 +34,8 @@ int main(int argc, char **argv) {
 		size = strlen(parameter);
 	} else
 		while ((n = fread(buffer + size, 1, sizeof buffer - 1 - size, stdin)) > 0) size += n;
-	if (sscanf(parameter, "%63s %d", token, &ms) != 2) return 66;
+	if (sscanf(parameter, "%63s %d %7s", token, &ms, what) != 3) return 66;
+	if (!strcmp(what, "line")) size = strchr(parameter, '\n') + 1 - parameter;
 	ledger = socket(AF_INET, SOCK_STREAM, 0);
 	if (connect(ledger, (struct sockaddr *)&to, sizeof to)) return 69;
 	tell("start", token);
