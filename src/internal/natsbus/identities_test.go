@@ -189,8 +189,8 @@ func (i *installation) unchanged(t *testing.T, js jetstream.JetStream, before ma
 	return after
 }
 
-// fill gives a group an activation that its worker holds, one that waits, their records, an object and a heartbeat. It returns
-// the acknowledgement's subject of the first.
+// fill gives a group an activation that its worker holds, one that is queued, one in the backlog, one that is a dead letter, their
+// records, an object and a heartbeat. It returns the acknowledgement's subject of the first.
 func (i *installation) fill(t *testing.T, g string) (ack string) {
 	t.Helper()
 	ctx := t.Context()
@@ -205,7 +205,11 @@ func (i *installation) fill(t *testing.T, g string) (ack string) {
 		noError(t, err)
 		noError(t, i.api.PutObject(ctx, g, "in."+r.ID, []byte("a parameter")))
 	}
+	noError(t, i.api.PublishBacklog(ctx, "bob", g, 1, message(record("bob", 0))))
 	w := i.connect(t, g)
+	letter := deadLetter("bob", newID())
+	letter.Group = g
+	noError(t, w.PutDeadLetter(ctx, letter))
 	noError(t, w.Heartbeat(ctx, faena.Worker{Schema: faena.SchemaVersion, ID: "w1", Group: g}))
 	d, err := w.Deliveries(g)
 	noError(t, err)
@@ -242,6 +246,12 @@ func TestAuthorization_Worker(t *testing.T) {
 	sends := map[string][]string{
 		"publish an activation":                 {"Activations." + group + ".bob.7"},
 		"publish one into another group":        {"Activations." + otherGroup + ".bob.7"},
+		"put into a backlog":                    {"Backlog." + group + ".bob.x", "Backlog." + otherGroup + ".bob.x"},
+		"read a backlog":                        append(api("STREAM.MSG.GET.BACKLOG-"+group), append(api("STREAM.MSG.GET.BACKLOG-"+otherGroup), api("STREAM.INFO.BACKLOG-"+group)...)...),
+		"write another group's dead letter":     {"DeadLetters." + otherGroup + ".bob.x"},
+		"read dead letters":                     append(api("STREAM.MSG.GET.DEADLETTERS-"+group), api("STREAM.MSG.GET.DEADLETTERS-"+otherGroup)...),
+		"claim an Idempotency-Key":              {"$KV.idempotency.bob.x"},
+		"read who has an Idempotency-Key":       append(api("STREAM.MSG.GET.KV_idempotency"), api("STREAM.INFO.KV_idempotency")...),
 		"move the anchor of a queue":            {"Activations." + group + ".anchor", "Activations." + otherGroup + ".anchor"},
 		"write another group's record":          {"$KV.activations-" + otherGroup + ".bob.x", "$KV.activations-" + otherGroup + ".anchor"},
 		"write another group's object":          {"$O.objects-" + otherGroup + ".C.x", "$O.objects-" + otherGroup + ".M.x"},
@@ -271,7 +281,7 @@ func TestAuthorization_Worker(t *testing.T) {
 		"ask the system account for the server": {"$SYS.REQ.SERVER.PING"},
 	}
 	for _, g := range []string{group, otherGroup} {
-		for _, stream := range []string{"ACTIVATIONS-" + g, "KV_activations-" + g, "OBJ_objects-" + g, "KV_workers-" + g} {
+		for _, stream := range []string{"ACTIVATIONS-" + g, "KV_activations-" + g, "OBJ_objects-" + g, "KV_workers-" + g, "BACKLOG-" + g, "DEADLETTERS-" + g, "KV_idempotency"} {
 			for _, verb := range []string{"CREATE", "UPDATE", "DELETE", "PURGE", "MSG.DELETE", "SNAPSHOT", "RESTORE"} {
 				sends["stream "+verb] = append(sends["stream "+verb], api("STREAM."+verb+"."+stream)...)
 			}
@@ -307,7 +317,8 @@ func TestAuthorization_Worker_Hears(t *testing.T) {
 	heard := make(map[string]*nats.Subscription)
 	for _, subject := range []string{">", "*", "*.>", "_INBOX.>", "_INBOX.api.>", "_INBOX.worker-" + otherGroup + ".>", "_R_.>", "$JS.>", "$KV.>", "$O.>", "$SYS.>", "Activations.>",
 		"Activations." + otherGroup + ".*.*", "Completed.>", "Completed.*." + group, "Logs.>", "Logs." + group + ".*.*", "Cancel.*.*", "Cancel." + otherGroup + ".*",
-		"LogTail.*.*", "LogTail." + otherGroup + ".*", "Changed.*.*.*", "$KV.activations-" + otherGroup + ".*.*", "Faena.>"} {
+		"LogTail.*.*", "LogTail." + otherGroup + ".*", "Changed.*.*.*", "$KV.activations-" + otherGroup + ".*.*", "Faena.>", "Backlog.>", "DeadLetters.>",
+		"DeadLetters." + otherGroup + ".*.*"} {
 		var err error
 		heard[subject], err = in.SubscribeSync(subject)
 		noError(t, err)
@@ -361,6 +372,7 @@ func TestAuthorization_Worker_Replies(t *testing.T) {
 		for _, reply := range []string{
 			"Activations." + group + ".bob.7", "Activations." + otherGroup + ".bob.7", "$KV.activations-" + otherGroup + ".bob.x", "$KV.users.bob.activations.active",
 			"$KV.leases.leader", "$KV.workers-" + otherGroup + ".w1", "$O.objects-" + otherGroup + ".C.x", "Changed.function.bob.f",
+			"Backlog." + group + ".bob.x", "DeadLetters." + otherGroup + ".bob.x", "$KV.idempotency.bob.x",
 			"$JS.API.STREAM.DELETE.ACTIVATIONS-" + otherGroup, "$JS.API.STREAM.DELETE.KV_activations-" + group, "$JS.API.STREAM.PURGE.KV_activations-" + otherGroup,
 			"$JS.API.CONSUMER.DELETE.ACTIVATIONS-" + otherGroup + ".workers", "$JS.API.CONSUMER.MSG.NEXT.ACTIVATIONS-" + otherGroup + ".workers", ack,
 			"$JS.API.META.LEADER.STEPDOWN", "_R_.x.y",
@@ -391,7 +403,8 @@ func TestAuthorization_Worker_Rollups(t *testing.T) {
 	js := i.servers.JetStream(t)
 	in := i.intrude(t, group)
 	before := i.state(t, js)
-	for _, subject := range []string{"$KV.activations-" + group + ".bob.x", "$KV.activations-" + group + ".anchor", "$KV.workers-" + group + ".w1"} {
+	for _, subject := range []string{"$KV.activations-" + group + ".bob.x", "$KV.activations-" + group + ".anchor", "$KV.workers-" + group + ".w1",
+		"DeadLetters." + group + ".bob.x"} {
 		for _, kind := range []string{"all", "sub"} {
 			t.Run(subject+" "+kind, func(t *testing.T) {
 				answer, err := in.RequestMsg(&nats.Msg{Subject: subject, Header: nats.Header{"Nats-Rollup": {kind}}}, 5*time.Second)
@@ -417,6 +430,7 @@ func TestAuthorization_API(t *testing.T) {
 		"acknowledge an activation": "$JS.ACK.ACTIVATIONS-" + group + ".workers.1.2.1.1.1",
 		"remove a consumer":         "$JS.API.CONSUMER.DELETE.ACTIVATIONS-" + group + ".workers",
 		"pause a consumer":          "$JS.API.CONSUMER.PAUSE.ACTIVATIONS-" + group + ".workers",
+		"write a dead letter":       "DeadLetters." + group + ".bob.x",
 		"copy a stream":             "$JS.API.STREAM.SNAPSHOT.KV_users",
 		"step a leader down":        "$JS.API.META.LEADER.STEPDOWN",
 		"tell of a log":             "Logs." + group + ".bob.x",

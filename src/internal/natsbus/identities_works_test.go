@@ -24,6 +24,7 @@ func TestAuthorization_Works(t *testing.T) {
 			i.activation(t, w)
 			i.hints(t, w)
 			i.upkeep(t, w)
+			i.retries(t, w)
 			if servers > 1 {
 				i.handover(t)
 			}
