@@ -37,8 +37,8 @@ func TestWorker_Container(t *testing.T) {
 			CapAdd, CapDrop                         []string
 			ReadonlyRootfs, Privileged              bool
 			Tmpfs                                   map[string]string
-			NetworkMode                             string
 		}
+		NetworkSettings struct{ Networks map[string]any }
 	}
 	faenatest.Engine(t).Get(t, "/containers/"+h.containers()[0]+"/json", &c)
 	labels := map[string]string{"faena.worker": h.id, "faena.user": "ana", "faena.function": "f", "faena.revision": "7", "faena.lockfile": h.LockFile()}
@@ -48,9 +48,11 @@ func TestWorker_Container(t *testing.T) {
 		}
 	}
 	hc := c.HostConfig
-	if hc.Memory != 48<<20 || hc.MemorySwap != hc.Memory || hc.NanoCpus != 5e8 || hc.PidsLimit != 11+32 || !hc.ReadonlyRootfs || hc.Privileged ||
-		hc.NetworkMode != config.DefaultWorker().Engine.Network {
+	if hc.Memory != 48<<20 || hc.MemorySwap != hc.Memory || hc.NanoCpus != 5e8 || hc.PidsLimit != 11+32 || !hc.ReadonlyRootfs || hc.Privileged {
 		t.Errorf("limits: %+v", hc)
+	}
+	if n := c.NetworkSettings.Networks; len(n) != 1 || n[config.DefaultWorker().Engine.Network] == nil {
+		t.Errorf("networks: %v", n)
 	}
 	if len(hc.CapAdd) != 1 || hc.CapAdd[0] != "CHOWN" && hc.CapAdd[0] != "CAP_CHOWN" || !slices.Equal(hc.CapDrop, []string{"ALL"}) {
 		t.Errorf("capabilities: %v but %v", hc.CapDrop, hc.CapAdd)
