@@ -13,7 +13,7 @@ declare -A needed=(
 	[docker]=docker.io
 	[iptables]=iptables
 	[git]=git
-	[ip]=iproute2 # networks of tests, and what nft shows of them
+	[ip]=iproute2 # networks of tests, with the rules that nft shows
 	[nft]=nftables
 )
 case ${1-} in
