@@ -49,12 +49,23 @@ func (a *app) activationsCommand() *cobra.Command {
 }
 
 func activationRows(list []client.Activation) [][]string {
-	rows := [][]string{{"ACTIVATION", "FUNCTION", "REVISION", "STATE", "REASON", "WARM", "RUN", "TOTAL", "ADMITTED"}}
+	rows := [][]string{{"ACTIVATION", "FUNCTION", "REVISION", "STATE", "REASON", "ATTEMPT", "WARM", "RUN", "TOTAL", "ADMITTED"}}
 	for _, r := range list {
-		rows = append(rows, []string{r.ActivationID, r.Function, strconv.Itoa(r.Revision), string(r.State), or(r.Reason, "-"),
+		rows = append(rows, []string{r.ActivationID, r.Function, strconv.Itoa(r.Revision), string(r.State), or(r.Reason, waitsFor(r)), strconv.Itoa(r.Attempt),
 			strconv.FormatBool(r.Warm), micros(r.Timings.RunUs), micros(r.Timings.TotalUs), ago(r.AdmittedAt)})
 	}
 	return rows
+}
+
+// waitsFor says why a queued activation is not in the queue now.
+func waitsFor(r client.Activation) string {
+	switch {
+	case r.NotBefore != nil:
+		return "retry"
+	case r.Backlogged:
+		return "backlog"
+	}
+	return "-"
 }
 
 func (a *app) getCommand() *cobra.Command {
@@ -83,6 +94,18 @@ func recordRows(r client.Activation) [][]string {
 		{"peak memory", mebibytes(r.PeakMemoryBytes)}, {"admitted", r.AdmittedAt.Local().Format("2006-01-02 15:04:05.000")}}
 	if r.Reason != "" {
 		rows = append(rows, []string{"reason", r.Reason}, []string{"message", r.Message})
+	}
+	if r.Backlogged {
+		rows = append(rows, []string{"waits in", "the backlog"})
+	}
+	if r.NotBefore != nil {
+		rows = append(rows, []string{"not before", r.NotBefore.Local().Format("2006-01-02 15:04:05.000")})
+	}
+	for _, f := range r.Failures {
+		rows = append(rows, []string{"attempt " + strconv.Itoa(f.Attempt), f.Reason + ": " + f.Message})
+	}
+	if r.RedrivenFrom != "" {
+		rows = append(rows, []string{"redriven from", r.RedrivenFrom})
 	}
 	if r.Worker != "" {
 		rows = append(rows, []string{"worker", r.Worker})

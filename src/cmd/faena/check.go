@@ -22,6 +22,9 @@ var bounds = []struct{ field, flag, from, to string }{
 	{"result_limit_bytes", "result-limit", "1", sizeText(faena.MaxResultLimitBytes)},
 	{"tmpfs_bytes", "tmpfs", sizeText(faena.MinTmpfsBytes), sizeText(faena.MaxTmpfsBytes)},
 	{"warm", "warm", "0", strconv.Itoa(faena.MaxWarm)},
+	{"retries", "retries", "0", strconv.Itoa(faena.MaxRetries)},
+	{"retry_delay_ms", "retry-delay", "0", "1h"},
+	{"retry_max_delay_ms", "retry-max-delay", "the delay", "1h"},
 }
 
 // refused is what the API would refuse, seen here.

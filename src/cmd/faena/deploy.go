@@ -28,6 +28,8 @@ type deployment struct {
 	memory, resultLimit, tmpfs string
 	env, labels                []string
 	input, isolation           string
+	retryOn                    []string
+	retryDelay, retryMaxDelay  time.Duration
 	registryUser               string
 	registryPassword           bool
 }
@@ -58,6 +60,10 @@ func (a *app) deployCommand() *cobra.Command {
 	f.StringVar(&d.spec.Group, "group", "", "group of worker hosts (default \"default\")")
 	f.StringArrayVar(&d.spec.Capabilities, "capability", nil, "Linux capability to give back, once for each")
 	f.BoolVar(&d.spec.WritableRoot, "writable-root", false, "let the function write to its own layer, without a bound")
+	f.IntVar(&d.spec.Retries, "retries", 0, "how often it is run again after a failure, up to 10 (default 0: it runs at most once)")
+	f.StringSliceVar(&d.retryOn, "retry-on", nil, "`REASONS` to run it again for (default exit_nonzero,killed_by_signal,start_failed,timeout,worker_lost)")
+	f.DurationVar(&d.retryDelay, "retry-delay", 0, "before the second attempt; doubles with each (default 1s)")
+	f.DurationVar(&d.retryMaxDelay, "retry-max-delay", 0, "the longest of these delays (default 5m)")
 	f.StringArrayVar(&d.labels, "label", nil, "NAME=value, once for each")
 	f.StringVar(&d.registryUser, "registry-username", "", "user name at the image's registry; the password is asked for")
 	f.BoolVar(&d.registryPassword, "registry-password-stdin", false, "read that password from standard input")
@@ -130,11 +136,14 @@ func (d *deployment) complete() (client.Spec, error) {
 	set(&spec.Pids, over.Pids)
 	set(&spec.Warm, over.Warm)
 	set(&spec.TimeoutMs, d.timeout.Milliseconds())
+	set(&spec.Retries, over.Retries)
+	set(&spec.RetryDelayMs, d.retryDelay.Milliseconds())
+	set(&spec.RetryMaxDelayMs, d.retryMaxDelay.Milliseconds())
 	set(&spec.WritableRoot, over.WritableRoot)
 	for _, l := range []struct {
 		to   *[]string
 		from []string
-	}{{&spec.Command, over.Command}, {&spec.Args, over.Args}, {&spec.Capabilities, over.Capabilities}} {
+	}{{&spec.Command, over.Command}, {&spec.Args, over.Args}, {&spec.Capabilities, over.Capabilities}, {&spec.RetryOn, d.retryOn}} {
 		if len(l.from) > 0 {
 			*l.to = l.from
 		}

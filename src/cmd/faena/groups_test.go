@@ -102,6 +102,18 @@ func (c *cluster) Workers(context.Context) ([]faena.Worker, error) {
 	return c.workers, nil
 }
 
+func (c *cluster) DrainWorker(_ context.Context, id string, drain bool) (faena.Worker, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.workers {
+		if w := &c.workers[i]; w.ID == id {
+			w.Draining = drain
+			return *w, nil
+		}
+	}
+	return faena.Worker{}, faena.NotFound("worker", id)
+}
+
 func (c *cluster) Diagnose(context.Context) (faena.Diagnosis, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

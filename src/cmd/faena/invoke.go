@@ -25,6 +25,7 @@ type invocation struct {
 	data    string
 	async   bool
 	expires time.Duration
+	key     string
 }
 
 func (a *app) invokeCommand() *cobra.Command {
@@ -48,6 +49,9 @@ A function that fails gives exit code 3 and its reason on standard error.`,
 			if e := i.expires; cmd.Flags().Changed("expires") && (e < time.Second || e > longestExpiry || e%time.Second != 0) {
 				return usage{fmt.Errorf("--expires is %v, must be from 1s to %.0fh, in whole seconds", e, longestExpiry.Hours())}
 			}
+			if cmd.Flags().Changed("idempotency-key") && (i.key == "" || len(i.key) > 255) {
+				return usage{fmt.Errorf("--idempotency-key has %d characters, must have 1 to 255", len(i.key))}
+			}
 			if asJSON {
 				a.output = "json"
 			}
@@ -64,6 +68,7 @@ A function that fails gives exit code 3 and its reason on standard error.`,
 	cmd.Flags().Lookup("output").Usage = "form of what is written: table, which is the result as it is, or json, as --json"
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write the whole record with result, log and timings")
 	cmd.Flags().DurationVar(&i.expires, "expires", 0, "latest start, from 1s to 168h (default 640s, or 24h with --async)")
+	cmd.Flags().StringVar(&i.key, "idempotency-key", "", "1 to 255 characters of your choice: calls with the same key make one activation, for 24 hours")
 	return cmd
 }
 
@@ -85,7 +90,7 @@ func (a *app) invoke(ctx context.Context, name string, parameter []byte, i invoc
 	if err != nil {
 		return err
 	}
-	params := &client.ActivateParams{}
+	params := &client.ActivateParams{IdempotencyKey: i.key}
 	if i.async {
 		params.Prefer = "respond-async"
 	}
@@ -111,7 +116,7 @@ func (a *app) invoke(ctx context.Context, name string, parameter []byte, i invoc
 			return errors.Join(a.show(f.Activation, nil), err)
 		}
 		if errors.Is(err, client.ErrBroken) {
-			err = unknown{err}
+			err = unknown{err, i.key}
 		}
 		return err
 	}

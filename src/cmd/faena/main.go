@@ -33,7 +33,7 @@ var exitCodes = []struct {
 	{exitFailed, "failed", "anything without a code of its own"},
 	{exitUsage, "usage", "the command line, or a setting of faena up, is wrong"},
 	{exitFunctionFailed, "function failed", "the activation ended, without success"},
-	{exitNotFound, "not found", "no such function, activation, user or group"},
+	{exitNotFound, "not found", "no such function, activation, dead letter, user, group or worker"},
 	{exitUnauthenticated, "unauthenticated", "credentials are missing, wrong, or not enough"},
 	{exitLimit, "limit", "at the user's limit"},
 	{exitUnavailable, "unavailable", "the appliance, or a part of it, does not answer"},

@@ -90,7 +90,7 @@ func (a *app) root() *cobra.Command {
 	a.output = "table" // of a command that has no other form
 	root.AddCommand(a.upCommand(), a.loginCommand(), a.deployCommand(), a.invokeCommand(), a.activationsCommand(), a.getCommand(),
 		a.resultCommand(), a.logsCommand(), a.cancelCommand(), a.functionsCommand(), a.rollbackCommand(), a.deleteCommand(),
-		a.usersCommand(), a.groupsCommand(), a.workersCommand(), a.doctorCommand())
+		a.deadLettersCommand(), a.usersCommand(), a.groupsCommand(), a.workersCommand(), a.doctorCommand())
 	root.InitDefaultCompletionCmd()
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		onlyCommands(completion)
@@ -133,11 +133,17 @@ type usage struct{ error }
 type noLogin struct{ error }
 
 // unknown is an activation of which nobody knows whether it was accepted.
-type unknown struct{ cause error }
+type unknown struct {
+	cause error
+	key   string // the call's Idempotency-Key
+}
 
 func (u unknown) Error() string {
-	return fmt.Sprintf("The connection broke before the answer came: the activation may have been accepted and may run. "+
-		"See `faena activations` before trying again. (%v)", u.cause)
+	what := "See `faena activations` before trying again."
+	if u.key != "" {
+		what = "The same call with the same --idempotency-key gives it, or makes it."
+	}
+	return fmt.Sprintf("The connection broke before the answer came: the activation may have been accepted and may run. %s (%v)", what, u.cause)
 }
 
 func (u unknown) Unwrap() error { return u.cause }

@@ -215,35 +215,3 @@ func (a *app) usageCommand() *cobra.Command {
 		},
 	})
 }
-
-func (a *app) workersCommand() *cobra.Command {
-	return a.withOutput(&cobra.Command{
-		Use: "workers", Short: "List the workers that are present (admin)", Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, _, err := a.client()
-			if err != nil {
-				return err
-			}
-			list, err := client.Read[client.WorkerList](c.ListWorkers(cmd.Context()))
-			if err != nil {
-				return err
-			}
-			return a.show(list.Items, func() [][]string { return workerRows(list.Items) })
-		},
-	})
-}
-
-func workerRows(list []client.Worker) [][]string {
-	rows := [][]string{{"WORKER", "GROUP", "VERSION", "PLACES", "BUSY", "CONTAINERS", "MEMORY", "STATE"}}
-	for _, w := range list {
-		state := "ready"
-		switch {
-		case w.Draining:
-			state = "draining"
-		case !w.Ready:
-			state = w.NotReady
-		}
-		rows = append(rows, []string{w.ID, w.Group, w.Version, fmt.Sprint(w.Places), fmt.Sprint(w.Busy), fmt.Sprint(w.Containers), mebibytes(w.MemoryBytes), state})
-	}
-	return rows
-}

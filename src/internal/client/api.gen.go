@@ -212,7 +212,10 @@ type Activation struct {
 	AdmittedAt   time.Time `json:"admitted_at"`
 
 	// Attempt 0 until a worker has claimed it.
-	Attempt         int  `json:"attempt"`
+	Attempt int `json:"attempt"`
+
+	// Backlogged It waits beyond its user's limit, or for a retry that is some time off, and uses none of the limit.
+	Backlogged      bool `json:"backlogged,omitempty"`
 	CancelRequested bool `json:"cancel_requested,omitempty"`
 
 	// Component The part where it happened.
@@ -220,19 +223,28 @@ type Activation struct {
 	Digest    string     `json:"digest"`
 	EndedAt   *time.Time `json:"ended_at,omitempty"`
 	ExitCode  *int       `json:"exit_code,omitempty"`
-	Function  string     `json:"function"`
-	Group     string     `json:"group"`
+
+	// Failures How the attempts before the last have ended, the first one first.
+	Failures []AttemptFailure `json:"failures,omitempty"`
+	Function string           `json:"function"`
+	Group    string           `json:"group"`
 
 	// Log Bytes that a function wrote. Where they are included they are in `text` if they are UTF-8, otherwise in `base64`;
 	// an empty output has neither.
 	Log Output `json:"log"`
 
 	// Message What happened, for a person.
-	Message         string `json:"message,omitempty"`
-	PeakMemoryBytes int64  `json:"peak_memory_bytes,omitempty"`
+	Message string `json:"message,omitempty"`
+
+	// NotBefore When the next attempt may start.
+	NotBefore       *time.Time `json:"not_before,omitempty"`
+	PeakMemoryBytes int64      `json:"peak_memory_bytes,omitempty"`
 
 	// Reason Why it did not succeed.
 	Reason string `json:"reason,omitempty"`
+
+	// RedrivenFrom The activation whose dead letter it was made from.
+	RedrivenFrom string `json:"redriven_from,omitempty"`
 
 	// Remarks What to know of the run, for example that a limit was met.
 	Remarks   []string `json:"remarks,omitempty"`
@@ -242,7 +254,7 @@ type Activation struct {
 	// an empty output has neither.
 	Result Output `json:"result"`
 
-	// Retryable Whether the same call may succeed another time. Faena runs nothing again by itself.
+	// Retryable Whether the same call may succeed another time.
 	Retryable bool `json:"retryable,omitempty"`
 	Revision  int  `json:"revision"`
 
@@ -266,6 +278,15 @@ type ActivationPage struct {
 	Next  string       `json:"next,omitempty"`
 }
 
+// AttemptFailure defines model for AttemptFailure.
+type AttemptFailure struct {
+	Attempt int       `json:"attempt"`
+	EndedAt time.Time `json:"ended_at"`
+	Message string    `json:"message"`
+	Reason  string    `json:"reason"`
+	Worker  string    `json:"worker"`
+}
+
 // ClockDifference How far a clock is ahead of the queue's.
 type ClockDifference struct {
 	// AheadMs In milliseconds; negative: behind.
@@ -282,6 +303,42 @@ type Component string
 type Credentials struct {
 	Password string `json:"password"`
 	Username string `json:"username"`
+}
+
+// DeadLetter defines model for DeadLetter.
+type DeadLetter struct {
+	ActivationID string    `json:"activation_id"`
+	At           time.Time `json:"at"`
+	Attempts     int       `json:"attempts"`
+
+	// Function Absent where the message cannot be read.
+	Function string `json:"function,omitempty"`
+	Group    string `json:"group"`
+
+	// Message What happened, for a person.
+	Message string `json:"message"`
+
+	// Parameter Bytes that a function wrote. Where they are included they are in `text` if they are UTF-8, otherwise in `base64`;
+	// an empty output has neither.
+	Parameter Output `json:"parameter"`
+
+	// Reason Of the last attempt.
+	Reason   string `json:"reason"`
+	Revision int    `json:"revision,omitempty"`
+
+	// Unreadable Its message, or the dead letter itself, cannot be read: it can only be purged.
+	Unreadable bool   `json:"unreadable,omitempty"`
+	User       string `json:"user"`
+
+	// Worker That wrote it.
+	Worker string `json:"worker"`
+}
+
+// DeadLetterPage defines model for DeadLetterPage.
+type DeadLetterPage struct {
+	// Items Without the bytes of the parameters.
+	Items []DeadLetter `json:"items"`
+	Next  string       `json:"next,omitempty"`
 }
 
 // Diagnosis defines model for Diagnosis.
@@ -490,6 +547,12 @@ type Problem struct {
 	Type string `json:"type"`
 }
 
+// Purged defines model for Purged.
+type Purged struct {
+	// Purged How many.
+	Purged int `json:"purged"`
+}
+
 // QueueServer A NATS server.
 type QueueServer struct {
 	Address string `json:"address"`
@@ -506,6 +569,32 @@ type QueueServer struct {
 type Readiness struct {
 	Missing []string `json:"missing"`
 	Ready   bool     `json:"ready"`
+}
+
+// Redrive defines model for Redrive.
+type Redrive struct {
+	// ActivationID The new one.
+	ActivationID string `json:"activation_id"`
+
+	// From The activation whose dead letter it was.
+	From string `json:"from"`
+}
+
+// RedriveRefusal defines model for RedriveRefusal.
+type RedriveRefusal struct {
+	From      string `json:"from"`
+	Message   string `json:"message"`
+	Reason    string `json:"reason"`
+	Retryable bool   `json:"retryable"`
+}
+
+// Redriven defines model for Redriven.
+type Redriven struct {
+	Next string `json:"next,omitempty"`
+
+	// Redriven What was accepted.
+	Redriven []Redrive        `json:"redriven"`
+	Refused  []RedriveRefusal `json:"refused"`
 }
 
 // Revision defines model for Revision.
@@ -596,6 +685,21 @@ type Spec struct {
 	// ResultLimitBytes Most that stdout may carry; beyond it the activation fails with `result_too_large`.
 	ResultLimitBytes int64 `json:"result_limit_bytes,omitempty"`
 
+	// Retries How often an activation is run again that has ended for one of the reasons in `retry_on`. 0: it runs at most once. With
+	// retries it may run several times, also where its first run did its work: make the function idempotent.
+	Retries int `json:"retries,omitempty"`
+
+	// RetryDelayMs Before the second attempt; doubled with each up to `retry_max_delay_ms`. Between half of it and all of it is waited,
+	// by chance. With retries 1000 by default.
+	RetryDelayMs int64 `json:"retry_delay_ms,omitempty"`
+
+	// RetryMaxDelayMs The longest delay. With retries 300000 by default.
+	RetryMaxDelayMs int64 `json:"retry_max_delay_ms,omitempty"`
+
+	// RetryOn The reasons, of exit_nonzero, image_denied, image_not_found, killed_by_signal, oom_killed, start_failed, timeout and
+	// worker_lost. With retries and without this they are exit_nonzero, killed_by_signal, start_failed, timeout and worker_lost.
+	RetryOn []string `json:"retry_on,omitempty"`
+
 	// TimeoutMs Longest run, from the start of the process; at least 100.
 	TimeoutMs int64 `json:"timeout_ms,omitempty"`
 
@@ -678,7 +782,7 @@ type Usage struct {
 	// Active Queued or running now.
 	Active int64 `json:"active"`
 
-	// Backlog Waiting beyond the limit; always 0 so far.
+	// Backlog Waiting beyond the limit, or for a retry.
 	Backlog int64 `json:"backlog"`
 
 	// Completed Succeeded, ever.
@@ -765,6 +869,12 @@ type IfMatch = string
 // IfNoneMatch defines model for IfNoneMatch.
 type IfNoneMatch = string
 
+// OfFunction defines model for OfFunction.
+type OfFunction = string
+
+// OfUser defines model for OfUser.
+type OfUser = string
+
 // PageCursor defines model for PageCursor.
 type PageCursor = string
 
@@ -774,8 +884,14 @@ type PageLimit = int
 // UserName defines model for UserName.
 type UserName = string
 
+// WorkerID defines model for WorkerId.
+type WorkerID = string
+
 // AnyProblem A problem document (RFC 9457).
 type AnyProblem = Problem
+
+// InProgressProblem A problem document (RFC 9457).
+type InProgressProblem = Problem
 
 // InvalidProblem A problem document (RFC 9457).
 type InvalidProblem = Problem
@@ -788,6 +904,9 @@ type MalformedProblem = Problem
 
 // PreconditionProblem A problem document (RFC 9457).
 type PreconditionProblem = Problem
+
+// SilentWorkerProblem A problem document (RFC 9457).
+type SilentWorkerProblem = Problem
 
 // TooLargeProblem A problem document (RFC 9457).
 type TooLargeProblem = Problem
@@ -821,6 +940,60 @@ type GetLogsParams struct {
 
 // GetLogsParamsFollow defines parameters for GetLogs.
 type GetLogsParamsFollow string
+
+// PurgeDeadLettersParams defines parameters for PurgeDeadLetters.
+type PurgeDeadLettersParams struct {
+	// User Of this user instead of the caller (admin); `*` is everybody, where there may be several.
+	User OfUser `form:"user,omitempty" json:"user,omitempty"`
+
+	// Function Only those of this function.
+	Function OfFunction `form:"function,omitempty" json:"function,omitempty"`
+}
+
+// ListDeadLettersParams defines parameters for ListDeadLetters.
+type ListDeadLettersParams struct {
+	// User Of this user instead of the caller (admin); `*` is everybody, where there may be several.
+	User OfUser `form:"user,omitempty" json:"user,omitempty"`
+
+	// Function Only those of this function.
+	Function OfFunction `form:"function,omitempty" json:"function,omitempty"`
+
+	// Limit How many items at most.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// RedriveDeadLettersParams defines parameters for RedriveDeadLetters.
+type RedriveDeadLettersParams struct {
+	// User Of this user instead of the caller (admin); `*` is everybody, where there may be several.
+	User OfUser `form:"user,omitempty" json:"user,omitempty"`
+
+	// Function Only those of this function.
+	Function OfFunction `form:"function,omitempty" json:"function,omitempty"`
+
+	// Cursor `next` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// PurgeDeadLetterParams defines parameters for PurgeDeadLetter.
+type PurgeDeadLetterParams struct {
+	// User Of this user instead of the caller (admin); `*` is everybody, where there may be several.
+	User OfUser `form:"user,omitempty" json:"user,omitempty"`
+}
+
+// GetDeadLetterParams defines parameters for GetDeadLetter.
+type GetDeadLetterParams struct {
+	// User Of this user instead of the caller (admin); `*` is everybody, where there may be several.
+	User OfUser `form:"user,omitempty" json:"user,omitempty"`
+}
+
+// RedriveDeadLetterParams defines parameters for RedriveDeadLetter.
+type RedriveDeadLetterParams struct {
+	// User Of this user instead of the caller (admin); `*` is everybody, where there may be several.
+	User OfUser `form:"user,omitempty" json:"user,omitempty"`
+}
 
 // ListFunctionsParams defines parameters for ListFunctions.
 type ListFunctionsParams struct {
@@ -860,6 +1033,13 @@ type ActivateParams struct {
 	// FaenaExpires Latest start, in seconds after admission: an activation that has not started by then fails with the reason
 	// `expired`. The default is 640 for a call that waits and 24 hours (a setting) for `respond-async`.
 	FaenaExpires *int `json:"Faena-Expires,omitempty"`
+
+	// IdempotencyKey 1 to 255 printable ASCII characters (otherwise 400) of the caller's choice, which stand for this activation for 24
+	// hours. The same call again gives the same activation, with `Faena-Idempotent-Replay: true`: with `respond-async`
+	// 202 and its Location, otherwise its end, as soon as it has ended. With another function or parameter the key is a
+	// 422 (`idempotency_mismatch`). A call that is refused (429, or 503 unless `outcome_unknown`) frees its key at once, and so does
+	// an activation that has ended without ever being started for want of a worker, or of time.
+	IdempotencyKey string `json:"Idempotency-Key,omitempty"`
 }
 
 // ListRevisionsParams defines parameters for ListRevisions.
@@ -1026,6 +1206,47 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/activations/{id}/result (the `GetResult` operationId).
 	GetResult(ctx context.Context, id ActivationID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// PurgeDeadLetters Remove dead letters
+	//
+	// Corresponds with DELETE /v1/deadletters (the `PurgeDeadLetters` operationId).
+	PurgeDeadLetters(ctx context.Context, params *PurgeDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDeadLetters List dead letters, newest first
+	//
+	// An asynchronous activation gets one when it was lost with its worker, or failed and has used up its retries, and when its
+	// message cannot be read. It stays until it is run again or purged, and a day longer than history is kept; where there are
+	// too many the oldest make room.
+	//
+	// Corresponds with GET /v1/deadletters (the `ListDeadLetters` operationId).
+	ListDeadLetters(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RedriveDeadLetters Run dead letters again
+	//
+	// Up to 100 of them, the oldest first, each as below. One that cannot be run is left, and said in `refused`. It ends at the first
+	// one that the user's limits, or the state of the platform, do not let through: try again later. `next` is there where there
+	// are more: give it as `cursor`.
+	//
+	// Corresponds with POST /v1/deadletters/redrive (the `RedriveDeadLetters` operationId).
+	RedriveDeadLetters(ctx context.Context, params *RedriveDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PurgeDeadLetter Remove a dead letter
+	//
+	// Corresponds with DELETE /v1/deadletters/{id} (the `PurgeDeadLetter` operationId).
+	PurgeDeadLetter(ctx context.Context, id ActivationID, params *PurgeDeadLetterParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDeadLetter Read the dead letter of an activation
+	//
+	// Corresponds with GET /v1/deadletters/{id} (the `GetDeadLetter` operationId).
+	GetDeadLetter(ctx context.Context, id ActivationID, params *GetDeadLetterParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RedriveDeadLetter Run a dead letter again
+	//
+	// Makes a new activation of the same revision with the same parameter, which is admitted as any other, and removes the dead
+	// letter. It happens once, also where the call is repeated because its answer was lost.
+	//
+	// Corresponds with POST /v1/deadletters/{id}/redrive (the `RedriveDeadLetter` operationId).
+	RedriveDeadLetter(ctx context.Context, id ActivationID, params *RedriveDeadLetterParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetDiagnosis Tell what is wrong with the installation (admin)
 	//
 	// What this instance sees of the messaging servers, the streams, the document store and the clocks, and what cannot be
@@ -1086,10 +1307,13 @@ type ClientInterface interface {
 	// after 640 s of waiting, or when the API instance restarts: follow `Location`.
 	//
 	// As many activations may be active (queued or running) as the user's limit in the function's group says; beyond it
-	// the answer is 429. With `respond-async` four fifths of a limit of 5 or more may be used, rounded down: the rest is
-	// left to calls that wait.
+	// a call that waits is answered 429. With `respond-async` four fifths of a limit of 5 or more may be used, rounded down:
+	// the rest is left to calls that wait; what is beyond it waits in the backlog, up to 10,000 (a setting) of a user in a
+	// group, and gets a 429 beyond that (`backlog_full`).
 	//
 	// A caller that goes away changes nothing: the activation goes on.
+	//
+	// With `Idempotency-Key` a call may be made again, also at another instance, and the function runs once.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1227,6 +1451,18 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/workers (the `ListWorkers` operationId).
 	ListWorkers(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DrainWorker Let a worker take nothing more (admin)
+	//
+	// What it runs is finished. It stays so, also when it is started again, until it is resumed.
+	//
+	// Corresponds with POST /v1/workers/{id}/drain (the `DrainWorker` operationId).
+	DrainWorker(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeWorker Let a worker take activations again (admin)
+	//
+	// Corresponds with POST /v1/workers/{id}/resume (the `ResumeWorker` operationId).
+	ResumeWorker(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // GetHealth Whether the process answers
@@ -1340,6 +1576,107 @@ func (c *operations) GetLogs(ctx context.Context, id ActivationID, params *GetLo
 // Corresponds with GET /v1/activations/{id}/result (the `GetResult` operationId).
 func (c *operations) GetResult(ctx context.Context, id ActivationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetResultRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PurgeDeadLetters Remove dead letters
+//
+// Corresponds with DELETE /v1/deadletters (the `PurgeDeadLetters` operationId).
+func (c *operations) PurgeDeadLetters(ctx context.Context, params *PurgeDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPurgeDeadLettersRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDeadLetters List dead letters, newest first
+//
+// An asynchronous activation gets one when it was lost with its worker, or failed and has used up its retries, and when its
+// message cannot be read. It stays until it is run again or purged, and a day longer than history is kept; where there are
+// too many the oldest make room.
+//
+// Corresponds with GET /v1/deadletters (the `ListDeadLetters` operationId).
+func (c *operations) ListDeadLetters(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDeadLettersRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RedriveDeadLetters Run dead letters again
+//
+// Up to 100 of them, the oldest first, each as below. One that cannot be run is left, and said in `refused`. It ends at the first
+// one that the user's limits, or the state of the platform, do not let through: try again later. `next` is there where there
+// are more: give it as `cursor`.
+//
+// Corresponds with POST /v1/deadletters/redrive (the `RedriveDeadLetters` operationId).
+func (c *operations) RedriveDeadLetters(ctx context.Context, params *RedriveDeadLettersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRedriveDeadLettersRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PurgeDeadLetter Remove a dead letter
+//
+// Corresponds with DELETE /v1/deadletters/{id} (the `PurgeDeadLetter` operationId).
+func (c *operations) PurgeDeadLetter(ctx context.Context, id ActivationID, params *PurgeDeadLetterParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPurgeDeadLetterRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDeadLetter Read the dead letter of an activation
+//
+// Corresponds with GET /v1/deadletters/{id} (the `GetDeadLetter` operationId).
+func (c *operations) GetDeadLetter(ctx context.Context, id ActivationID, params *GetDeadLetterParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDeadLetterRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RedriveDeadLetter Run a dead letter again
+//
+// Makes a new activation of the same revision with the same parameter, which is admitted as any other, and removes the dead
+// letter. It happens once, also where the call is repeated because its answer was lost.
+//
+// Corresponds with POST /v1/deadletters/{id}/redrive (the `RedriveDeadLetter` operationId).
+func (c *operations) RedriveDeadLetter(ctx context.Context, id ActivationID, params *RedriveDeadLetterParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRedriveDeadLetterRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1470,10 +1807,13 @@ func (c *operations) PutFunction(ctx context.Context, name FunctionName, params 
 // after 640 s of waiting, or when the API instance restarts: follow `Location`.
 //
 // As many activations may be active (queued or running) as the user's limit in the function's group says; beyond it
-// the answer is 429. With `respond-async` four fifths of a limit of 5 or more may be used, rounded down: the rest is
-// left to calls that wait.
+// a call that waits is answered 429. With `respond-async` four fifths of a limit of 5 or more may be used, rounded down:
+// the rest is left to calls that wait; what is beyond it waits in the backlog, up to 10,000 (a setting) of a user in a
+// group, and gets a 429 beyond that (`backlog_full`).
 //
 // A caller that goes away changes nothing: the activation goes on.
+//
+// With `Idempotency-Key` a call may be made again, also at another instance, and the function runs once.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1792,6 +2132,38 @@ func (c *operations) ListWorkers(ctx context.Context, reqEditors ...RequestEdito
 	return c.Client.Do(req)
 }
 
+// DrainWorker Let a worker take nothing more (admin)
+//
+// What it runs is finished. It stays so, also when it is started again, until it is resumed.
+//
+// Corresponds with POST /v1/workers/{id}/drain (the `DrainWorker` operationId).
+func (c *operations) DrainWorker(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrainWorkerRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeWorker Let a worker take activations again (admin)
+//
+// Corresponds with POST /v1/workers/{id}/resume (the `ResumeWorker` operationId).
+func (c *operations) ResumeWorker(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeWorkerRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // NewGetHealthRequest constructs an http.Request for the GetHealth method
 func NewGetHealthRequest(server string) (*http.Request, error) {
 	var err error
@@ -2089,6 +2461,379 @@ func NewGetResultRequest(server string, id ActivationID) (*http.Request, error) 
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPurgeDeadLettersRequest constructs an http.Request for the PurgeDeadLetters method
+func NewPurgeDeadLettersRequest(server string, params *PurgeDeadLettersParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/deadletters")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user", params.User, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "function", params.Function, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListDeadLettersRequest constructs an http.Request for the ListDeadLetters method
+func NewListDeadLettersRequest(server string, params *ListDeadLettersParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/deadletters")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user", params.User, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "function", params.Function, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRedriveDeadLettersRequest constructs an http.Request for the RedriveDeadLetters method
+func NewRedriveDeadLettersRequest(server string, params *RedriveDeadLettersParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/deadletters/redrive")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user", params.User, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "function", params.Function, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPurgeDeadLetterRequest constructs an http.Request for the PurgeDeadLetter method
+func NewPurgeDeadLetterRequest(server string, id ActivationID, params *PurgeDeadLetterParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/deadletters/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user", params.User, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetDeadLetterRequest constructs an http.Request for the GetDeadLetter method
+func NewGetDeadLetterRequest(server string, id ActivationID, params *GetDeadLetterParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/deadletters/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user", params.User, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRedriveDeadLetterRequest constructs an http.Request for the RedriveDeadLetter method
+func NewRedriveDeadLetterRequest(server string, id ActivationID, params *RedriveDeadLetterParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/deadletters/%s/redrive", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "user", params.User, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -2402,6 +3147,15 @@ func NewActivateRequestWithBody(server string, name FunctionName, params *Activa
 
 			req.Header.Set("Faena-Expires", headerParam1)
 		}
+
+		var headerParam2 string
+
+		headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam2)
 
 	}
 
@@ -2964,6 +3718,74 @@ func NewListWorkersRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewDrainWorkerRequest constructs an http.Request for the DrainWorker method
+func NewDrainWorkerRequest(server string, id WorkerID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/workers/%s/drain", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewResumeWorkerRequest constructs an http.Request for the ResumeWorker method
+func NewResumeWorkerRequest(server string, id WorkerID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/workers/%s/resume", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 func (c *operations) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -3073,6 +3895,59 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/activations/{id}/result (the `GetResult` operationId).
 	GetResultWithResponse(ctx context.Context, id ActivationID, reqEditors ...RequestEditorFn) (*GetResultResponse, error)
 
+	// PurgeDeadLettersWithResponse Remove dead letters
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/deadletters (the `PurgeDeadLetters` operationId).
+	PurgeDeadLettersWithResponse(ctx context.Context, params *PurgeDeadLettersParams, reqEditors ...RequestEditorFn) (*PurgeDeadLettersResponse, error)
+
+	// ListDeadLettersWithResponse List dead letters, newest first
+	//
+	// An asynchronous activation gets one when it was lost with its worker, or failed and has used up its retries, and when its
+	// message cannot be read. It stays until it is run again or purged, and a day longer than history is kept; where there are
+	// too many the oldest make room.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/deadletters (the `ListDeadLetters` operationId).
+	ListDeadLettersWithResponse(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*ListDeadLettersResponse, error)
+
+	// RedriveDeadLettersWithResponse Run dead letters again
+	//
+	// Up to 100 of them, the oldest first, each as below. One that cannot be run is left, and said in `refused`. It ends at the first
+	// one that the user's limits, or the state of the platform, do not let through: try again later. `next` is there where there
+	// are more: give it as `cursor`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/deadletters/redrive (the `RedriveDeadLetters` operationId).
+	RedriveDeadLettersWithResponse(ctx context.Context, params *RedriveDeadLettersParams, reqEditors ...RequestEditorFn) (*RedriveDeadLettersResponse, error)
+
+	// PurgeDeadLetterWithResponse Remove a dead letter
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/deadletters/{id} (the `PurgeDeadLetter` operationId).
+	PurgeDeadLetterWithResponse(ctx context.Context, id ActivationID, params *PurgeDeadLetterParams, reqEditors ...RequestEditorFn) (*PurgeDeadLetterResponse, error)
+
+	// GetDeadLetterWithResponse Read the dead letter of an activation
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/deadletters/{id} (the `GetDeadLetter` operationId).
+	GetDeadLetterWithResponse(ctx context.Context, id ActivationID, params *GetDeadLetterParams, reqEditors ...RequestEditorFn) (*GetDeadLetterResponse, error)
+
+	// RedriveDeadLetterWithResponse Run a dead letter again
+	//
+	// Makes a new activation of the same revision with the same parameter, which is admitted as any other, and removes the dead
+	// letter. It happens once, also where the call is repeated because its answer was lost.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/deadletters/{id}/redrive (the `RedriveDeadLetter` operationId).
+	RedriveDeadLetterWithResponse(ctx context.Context, id ActivationID, params *RedriveDeadLetterParams, reqEditors ...RequestEditorFn) (*RedriveDeadLetterResponse, error)
+
 	// GetDiagnosisWithResponse Tell what is wrong with the installation (admin)
 	//
 	// What this instance sees of the messaging servers, the streams, the document store and the clocks, and what cannot be
@@ -3141,10 +4016,13 @@ type ClientWithResponsesInterface interface {
 	// after 640 s of waiting, or when the API instance restarts: follow `Location`.
 	//
 	// As many activations may be active (queued or running) as the user's limit in the function's group says; beyond it
-	// the answer is 429. With `respond-async` four fifths of a limit of 5 or more may be used, rounded down: the rest is
-	// left to calls that wait.
+	// a call that waits is answered 429. With `respond-async` four fifths of a limit of 5 or more may be used, rounded down:
+	// the rest is left to calls that wait; what is beyond it waits in the backlog, up to 10,000 (a setting) of a user in a
+	// group, and gets a 429 beyond that (`backlog_full`).
 	//
 	// A caller that goes away changes nothing: the activation goes on.
+	//
+	// With `Idempotency-Key` a call may be made again, also at another instance, and the function runs once.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3300,6 +4178,22 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/workers (the `ListWorkers` operationId).
 	ListWorkersWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListWorkersResponse, error)
+
+	// DrainWorkerWithResponse Let a worker take nothing more (admin)
+	//
+	// What it runs is finished. It stays so, also when it is started again, until it is resumed.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/workers/{id}/drain (the `DrainWorker` operationId).
+	DrainWorkerWithResponse(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*DrainWorkerResponse, error)
+
+	// ResumeWorkerWithResponse Let a worker take activations again (admin)
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/workers/{id}/resume (the `ResumeWorker` operationId).
+	ResumeWorkerWithResponse(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*ResumeWorkerResponse, error)
 }
 
 type GetHealthResponse struct {
@@ -3679,6 +4573,344 @@ func (r GetResultResponse) ContentType() string {
 	return ""
 }
 
+type PurgeDeadLettersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Purged
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PurgeDeadLettersResponse) GetJSON200() *Purged {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PurgeDeadLettersResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PurgeDeadLettersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PurgeDeadLettersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PurgeDeadLettersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PurgeDeadLettersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDeadLettersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DeadLetterPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDeadLettersResponse) GetJSON200() *DeadLetterPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListDeadLettersResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDeadLettersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDeadLettersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDeadLettersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDeadLettersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RedriveDeadLettersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Redriven
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RedriveDeadLettersResponse) GetJSON200() *Redriven {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RedriveDeadLettersResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RedriveDeadLettersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RedriveDeadLettersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RedriveDeadLettersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RedriveDeadLettersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PurgeDeadLetterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PurgeDeadLetterResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PurgeDeadLetterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PurgeDeadLetterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PurgeDeadLetterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PurgeDeadLetterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDeadLetterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DeadLetter
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDeadLetterResponse) GetJSON200() *DeadLetter {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetDeadLetterResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDeadLetterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDeadLetterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDeadLetterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDeadLetterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RedriveDeadLetterResponse202Headers the declared response headers of an HTTP 202 response for RedriveDeadLetter
+type RedriveDeadLetterResponse202Headers struct {
+	FaenaActivationID string
+	Location          string
+}
+
+// RedriveDeadLetterResponse409Headers the declared response headers of an HTTP 409 response for RedriveDeadLetter
+type RedriveDeadLetterResponse409Headers struct {
+	RetryAfter int
+}
+
+// RedriveDeadLetterResponse429Headers the declared response headers of an HTTP 429 response for RedriveDeadLetter
+type RedriveDeadLetterResponse429Headers struct {
+	RetryAfter int
+}
+
+// RedriveDeadLetterResponse503Headers the declared response headers of an HTTP 503 response for RedriveDeadLetter
+type RedriveDeadLetterResponse503Headers struct {
+	RetryAfter int
+}
+
+type RedriveDeadLetterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Accepted
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Problem
+	// ApplicationProblemJSON410 the response for an HTTP 410 `application/problem+json` response
+	ApplicationProblemJSON410 *Problem
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *LimitProblem
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *UnavailableProblem
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *RedriveDeadLetterResponse202Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *RedriveDeadLetterResponse409Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *RedriveDeadLetterResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *RedriveDeadLetterResponse503Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RedriveDeadLetterResponse) GetJSON202() *Accepted {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r RedriveDeadLetterResponse) GetApplicationProblemJSON409() *Problem {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON410 returns the response for an HTTP 410 `application/problem+json` response
+func (r RedriveDeadLetterResponse) GetApplicationProblemJSON410() *Problem {
+	return r.ApplicationProblemJSON410
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r RedriveDeadLetterResponse) GetApplicationProblemJSON429() *LimitProblem {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r RedriveDeadLetterResponse) GetApplicationProblemJSON503() *UnavailableProblem {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RedriveDeadLetterResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RedriveDeadLetterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RedriveDeadLetterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RedriveDeadLetterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RedriveDeadLetterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetDiagnosisResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -3985,16 +5217,23 @@ func (r PutFunctionResponse) ContentType() string {
 
 // ActivateResponse200Headers the declared response headers of an HTTP 200 response for Activate
 type ActivateResponse200Headers struct {
-	FaenaActivationID string
-	FaenaDuration     string
-	FaenaWarm         string
+	FaenaActivationID     string
+	FaenaDuration         string
+	FaenaIdempotentReplay string
+	FaenaWarm             string
 }
 
 // ActivateResponse202Headers the declared response headers of an HTTP 202 response for Activate
 type ActivateResponse202Headers struct {
-	FaenaActivationID string
-	Location          string
-	PreferenceApplied string
+	FaenaActivationID     string
+	FaenaIdempotentReplay string
+	Location              string
+	PreferenceApplied     string
+}
+
+// ActivateResponse409Headers the declared response headers of an HTTP 409 response for Activate
+type ActivateResponse409Headers struct {
+	RetryAfter int
 }
 
 // ActivateResponse429Headers the declared response headers of an HTTP 429 response for Activate
@@ -4004,9 +5243,10 @@ type ActivateResponse429Headers struct {
 
 // ActivateResponse502Headers the declared response headers of an HTTP 502 response for Activate
 type ActivateResponse502Headers struct {
-	FaenaActivationID string
-	FaenaDuration     string
-	FaenaWarm         string
+	FaenaActivationID     string
+	FaenaDuration         string
+	FaenaIdempotentReplay string
+	FaenaWarm             string
 }
 
 // ActivateResponse503Headers the declared response headers of an HTTP 503 response for Activate
@@ -4021,6 +5261,10 @@ type ActivateResponse struct {
 	JSON200 *Activation
 	// JSON202 the response for an HTTP 202 `application/json` response
 	JSON202 *Accepted
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *InProgressProblem
+	// ApplicationProblemJSON410 the response for an HTTP 410 `application/problem+json` response
+	ApplicationProblemJSON410 *Problem
 	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
 	ApplicationProblemJSON413 *TooLargeProblem
 	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
@@ -4037,6 +5281,8 @@ type ActivateResponse struct {
 	Headers200 *ActivateResponse200Headers
 	// Headers202 the parsed response headers for an HTTP 202 response
 	Headers202 *ActivateResponse202Headers
+	// Headers409 the parsed response headers for an HTTP 409 response
+	Headers409 *ActivateResponse409Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *ActivateResponse429Headers
 	// Headers502 the parsed response headers for an HTTP 502 response
@@ -4053,6 +5299,16 @@ func (r ActivateResponse) GetJSON200() *Activation {
 // GetJSON202 returns the response for an HTTP 202 `application/json` response
 func (r ActivateResponse) GetJSON202() *Accepted {
 	return r.JSON202
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r ActivateResponse) GetApplicationProblemJSON409() *InProgressProblem {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON410 returns the response for an HTTP 410 `application/problem+json` response
+func (r ActivateResponse) GetApplicationProblemJSON410() *Problem {
+	return r.ApplicationProblemJSON410
 }
 
 // GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
@@ -4815,6 +6071,130 @@ func (r ListWorkersResponse) ContentType() string {
 	return ""
 }
 
+// DrainWorkerResponse503Headers the declared response headers of an HTTP 503 response for DrainWorker
+type DrainWorkerResponse503Headers struct {
+	RetryAfter int
+}
+
+type DrainWorkerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Worker
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *SilentWorkerProblem
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *DrainWorkerResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DrainWorkerResponse) GetJSON200() *Worker {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r DrainWorkerResponse) GetApplicationProblemJSON503() *SilentWorkerProblem {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DrainWorkerResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DrainWorkerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DrainWorkerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DrainWorkerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DrainWorkerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ResumeWorkerResponse503Headers the declared response headers of an HTTP 503 response for ResumeWorker
+type ResumeWorkerResponse503Headers struct {
+	RetryAfter int
+}
+
+type ResumeWorkerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Worker
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *SilentWorkerProblem
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *AnyProblem
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ResumeWorkerResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ResumeWorkerResponse) GetJSON200() *Worker {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r ResumeWorkerResponse) GetApplicationProblemJSON503() *SilentWorkerProblem {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ResumeWorkerResponse) GetApplicationProblemJSONDefault() *AnyProblem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResumeWorkerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResumeWorkerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResumeWorkerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResumeWorkerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetHealthWithResponse Whether the process answers
 //
 // Returns a wrapper object for the known response body format(s).
@@ -4922,6 +6302,95 @@ func (c *ClientWithResponses) GetResultWithResponse(ctx context.Context, id Acti
 	return ParseGetResultResponse(rsp)
 }
 
+// PurgeDeadLettersWithResponse Remove dead letters
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/deadletters (the `PurgeDeadLetters` operationId).
+func (c *ClientWithResponses) PurgeDeadLettersWithResponse(ctx context.Context, params *PurgeDeadLettersParams, reqEditors ...RequestEditorFn) (*PurgeDeadLettersResponse, error) {
+	rsp, err := c.PurgeDeadLetters(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePurgeDeadLettersResponse(rsp)
+}
+
+// ListDeadLettersWithResponse List dead letters, newest first
+//
+// An asynchronous activation gets one when it was lost with its worker, or failed and has used up its retries, and when its
+// message cannot be read. It stays until it is run again or purged, and a day longer than history is kept; where there are
+// too many the oldest make room.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/deadletters (the `ListDeadLetters` operationId).
+func (c *ClientWithResponses) ListDeadLettersWithResponse(ctx context.Context, params *ListDeadLettersParams, reqEditors ...RequestEditorFn) (*ListDeadLettersResponse, error) {
+	rsp, err := c.ListDeadLetters(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDeadLettersResponse(rsp)
+}
+
+// RedriveDeadLettersWithResponse Run dead letters again
+//
+// Up to 100 of them, the oldest first, each as below. One that cannot be run is left, and said in `refused`. It ends at the first
+// one that the user's limits, or the state of the platform, do not let through: try again later. `next` is there where there
+// are more: give it as `cursor`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/deadletters/redrive (the `RedriveDeadLetters` operationId).
+func (c *ClientWithResponses) RedriveDeadLettersWithResponse(ctx context.Context, params *RedriveDeadLettersParams, reqEditors ...RequestEditorFn) (*RedriveDeadLettersResponse, error) {
+	rsp, err := c.RedriveDeadLetters(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRedriveDeadLettersResponse(rsp)
+}
+
+// PurgeDeadLetterWithResponse Remove a dead letter
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/deadletters/{id} (the `PurgeDeadLetter` operationId).
+func (c *ClientWithResponses) PurgeDeadLetterWithResponse(ctx context.Context, id ActivationID, params *PurgeDeadLetterParams, reqEditors ...RequestEditorFn) (*PurgeDeadLetterResponse, error) {
+	rsp, err := c.PurgeDeadLetter(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePurgeDeadLetterResponse(rsp)
+}
+
+// GetDeadLetterWithResponse Read the dead letter of an activation
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/deadletters/{id} (the `GetDeadLetter` operationId).
+func (c *ClientWithResponses) GetDeadLetterWithResponse(ctx context.Context, id ActivationID, params *GetDeadLetterParams, reqEditors ...RequestEditorFn) (*GetDeadLetterResponse, error) {
+	rsp, err := c.GetDeadLetter(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDeadLetterResponse(rsp)
+}
+
+// RedriveDeadLetterWithResponse Run a dead letter again
+//
+// Makes a new activation of the same revision with the same parameter, which is admitted as any other, and removes the dead
+// letter. It happens once, also where the call is repeated because its answer was lost.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/deadletters/{id}/redrive (the `RedriveDeadLetter` operationId).
+func (c *ClientWithResponses) RedriveDeadLetterWithResponse(ctx context.Context, id ActivationID, params *RedriveDeadLetterParams, reqEditors ...RequestEditorFn) (*RedriveDeadLetterResponse, error) {
+	rsp, err := c.RedriveDeadLetter(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRedriveDeadLetterResponse(rsp)
+}
+
 // GetDiagnosisWithResponse Tell what is wrong with the installation (admin)
 //
 // What this instance sees of the messaging servers, the streams, the document store and the clocks, and what cannot be
@@ -5026,10 +6495,13 @@ func (c *ClientWithResponses) PutFunctionWithResponse(ctx context.Context, name 
 // after 640 s of waiting, or when the API instance restarts: follow `Location`.
 //
 // As many activations may be active (queued or running) as the user's limit in the function's group says; beyond it
-// the answer is 429. With `respond-async` four fifths of a limit of 5 or more may be used, rounded down: the rest is
-// left to calls that wait.
+// a call that waits is answered 429. With `respond-async` four fifths of a limit of 5 or more may be used, rounded down:
+// the rest is left to calls that wait; what is beyond it waits in the backlog, up to 10,000 (a setting) of a user in a
+// group, and gets a 429 beyond that (`backlog_full`).
 //
 // A caller that goes away changes nothing: the activation goes on.
+//
+// With `Idempotency-Key` a call may be made again, also at another instance, and the function runs once.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -5292,6 +6764,34 @@ func (c *ClientWithResponses) ListWorkersWithResponse(ctx context.Context, reqEd
 		return nil, err
 	}
 	return ParseListWorkersResponse(rsp)
+}
+
+// DrainWorkerWithResponse Let a worker take nothing more (admin)
+//
+// What it runs is finished. It stays so, also when it is started again, until it is resumed.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/workers/{id}/drain (the `DrainWorker` operationId).
+func (c *ClientWithResponses) DrainWorkerWithResponse(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*DrainWorkerResponse, error) {
+	rsp, err := c.DrainWorker(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDrainWorkerResponse(rsp)
+}
+
+// ResumeWorkerWithResponse Let a worker take activations again (admin)
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/workers/{id}/resume (the `ResumeWorker` operationId).
+func (c *ClientWithResponses) ResumeWorkerWithResponse(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*ResumeWorkerResponse, error) {
+	rsp, err := c.ResumeWorker(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResumeWorkerResponse(rsp)
 }
 
 // ParseGetHealthResponse parses an HTTP response from a GetHealthWithResponse call
@@ -5623,6 +7123,278 @@ func ParseGetResultResponse(rsp *http.Response) (*GetResultResponse, error) {
 	return response, nil
 }
 
+// ParsePurgeDeadLettersResponse parses an HTTP response from a PurgeDeadLettersWithResponse call
+func ParsePurgeDeadLettersResponse(rsp *http.Response) (*PurgeDeadLettersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PurgeDeadLettersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Purged
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListDeadLettersResponse parses an HTTP response from a ListDeadLettersWithResponse call
+func ParseListDeadLettersResponse(rsp *http.Response) (*ListDeadLettersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDeadLettersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DeadLetterPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRedriveDeadLettersResponse parses an HTTP response from a RedriveDeadLettersWithResponse call
+func ParseRedriveDeadLettersResponse(rsp *http.Response) (*RedriveDeadLettersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RedriveDeadLettersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Redriven
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePurgeDeadLetterResponse parses an HTTP response from a PurgeDeadLetterWithResponse call
+func ParsePurgeDeadLetterResponse(rsp *http.Response) (*PurgeDeadLetterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PurgeDeadLetterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDeadLetterResponse parses an HTTP response from a GetDeadLetterWithResponse call
+func ParseGetDeadLetterResponse(rsp *http.Response) (*GetDeadLetterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDeadLetterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DeadLetter
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRedriveDeadLetterResponse parses an HTTP response from a RedriveDeadLetterWithResponse call
+func ParseRedriveDeadLetterResponse(rsp *http.Response) (*RedriveDeadLetterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RedriveDeadLetterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Accepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest LimitProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest UnavailableProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers RedriveDeadLetterResponse202Headers
+		if values := rsp.Header.Values("Faena-Activation-Id"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Faena-Activation-Id", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.FaenaActivationID = value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
+	case rsp.StatusCode == 409:
+		var headers RedriveDeadLetterResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers409 = &headers
+	case rsp.StatusCode == 429:
+		var headers RedriveDeadLetterResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers RedriveDeadLetterResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseGetDiagnosisResponse parses an HTTP response from a GetDiagnosisWithResponse call
 func ParseGetDiagnosisResponse(rsp *http.Response) (*GetDiagnosisResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -5910,6 +7682,20 @@ func ParseActivateResponse(rsp *http.Response) (*ActivateResponse, error) {
 		}
 		response.JSON202 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest InProgressProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON410 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest TooLargeProblem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -5974,6 +7760,13 @@ func ParseActivateResponse(rsp *http.Response) (*ActivateResponse, error) {
 			}
 			headers.FaenaDuration = value
 		}
+		if values := rsp.Header.Values("Faena-Idempotent-Replay"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Faena-Idempotent-Replay", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.FaenaIdempotentReplay = value
+		}
 		if values := rsp.Header.Values("Faena-Warm"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "Faena-Warm", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -5991,6 +7784,13 @@ func ParseActivateResponse(rsp *http.Response) (*ActivateResponse, error) {
 			}
 			headers.FaenaActivationID = value
 		}
+		if values := rsp.Header.Values("Faena-Idempotent-Replay"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Faena-Idempotent-Replay", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.FaenaIdempotentReplay = value
+		}
 		if values := rsp.Header.Values("Location"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -6006,6 +7806,16 @@ func ParseActivateResponse(rsp *http.Response) (*ActivateResponse, error) {
 			headers.PreferenceApplied = value
 		}
 		response.Headers202 = &headers
+	case rsp.StatusCode == 409:
+		var headers ActivateResponse409Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers409 = &headers
 	case rsp.StatusCode == 429:
 		var headers ActivateResponse429Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -6031,6 +7841,13 @@ func ParseActivateResponse(rsp *http.Response) (*ActivateResponse, error) {
 				return nil, err
 			}
 			headers.FaenaDuration = value
+		}
+		if values := rsp.Header.Values("Faena-Idempotent-Replay"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Faena-Idempotent-Replay", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.FaenaIdempotentReplay = value
 		}
 		if values := rsp.Header.Values("Faena-Warm"); len(values) > 0 {
 			var value string
@@ -6583,6 +8400,112 @@ func ParseListWorkersResponse(rsp *http.Response) (*ListWorkersResponse, error) 
 		}
 		response.ApplicationProblemJSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseDrainWorkerResponse parses an HTTP response from a DrainWorkerWithResponse call
+func ParseDrainWorkerResponse(rsp *http.Response) (*DrainWorkerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DrainWorkerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Worker
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SilentWorkerProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers DrainWorkerResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseResumeWorkerResponse parses an HTTP response from a ResumeWorkerWithResponse call
+func ParseResumeWorkerResponse(rsp *http.Response) (*ResumeWorkerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResumeWorkerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Worker
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest SilentWorkerProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest AnyProblem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers ResumeWorkerResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
 	}
 
 	return response, nil

@@ -15,7 +15,7 @@ import (
 // are those of admission (nothing runs then, unless one says OutcomeUnknown), no_worker, and ctx's own where the
 // caller went away: the activation goes on.
 func (c *Control) Activate(ctx context.Context, req faena.ActivationRequest) (faena.Record, error) {
-	fn, err := c.functions.get(ctx, req.User, req.Function)
+	fn, err := c.toRun(ctx, &req)
 	if err != nil {
 		return faena.Record{}, err
 	}
@@ -72,9 +72,11 @@ func (c *Control) admission(ctx context.Context, fn *deployed, req faena.Activat
 	if err := c.gauge.admits(spec.Group); err != nil {
 		return nil, err
 	}
-	id, err := c.o.NewID(req.User, spec.Group)
-	if err != nil {
-		return nil, fmt.Errorf("make an activation id: %w", err)
+	id := req.ID
+	if id == "" {
+		if id, err = c.o.NewID(req.User, spec.Group); err != nil {
+			return nil, fmt.Errorf("make an activation id: %w", err)
+		}
 	}
 	below, instance, startWithin := limit, c.o.Instance, faena.SyncWait
 	if req.Async {
@@ -87,13 +89,13 @@ func (c *Control) admission(ctx context.Context, fn *deployed, req faena.Activat
 		Schema: faena.SchemaVersion, ID: id, User: req.User, Group: spec.Group,
 		Function: req.Function, Revision: fn.revision.Number, Digest: fn.revision.Digest,
 		Traceparent: req.Traceparent, RequestID: req.RequestID, Instance: instance,
-		Publication: 1, StartWithinMS: startWithin.Milliseconds(),
+		RedrivenFrom: req.RedrivenFrom, Publication: 1, StartWithinMS: startWithin.Milliseconds(),
 		State: faena.StateQueued, AdmittedAt: clock.Now(),
 	}
 	m := &faena.Message{Schema: faena.SchemaVersion, ID: r.ID, Revision: fn.revision,
 		Parameter: faena.Blob{Size: int64(len(req.Parameter)), Inline: req.Parameter}}
 	return &admission{c: c, slots: c.slots.of(spec.Group, req.User), backlog: c.backlogs.of(spec.Group, req.User), limit: limit, below: below,
-		record: r, message: m}, nil
+		record: r, message: m, claimed: req.ID != ""}, nil
 }
 
 // checkParameter refuses what cannot be handed to the function's process.

@@ -96,7 +96,7 @@ func (a *admission) store(ctx context.Context) error {
 	for pause := newPause(); ; {
 		rev, err := a.c.o.Bus.CreateRecord(ctx, a.record)
 		if faena.IsKind(err, faena.KindConflict) { // not one of our own tries: the bus knows those
-			return faena.Unavailable(faena.ComponentQueue, "id_taken", "Another activation has the same id. Try again.", err)
+			return faena.Unavailable(faena.ComponentQueue, reasonTaken, "Another activation has the same id. Try again.", err)
 		}
 		if err == nil {
 			failpoint.Hit("api/record-created")

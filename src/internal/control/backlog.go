@@ -160,7 +160,7 @@ func (b *userBacklog) refresh(ctx context.Context) error {
 // record, by several instances. Of a function that is gone nothing is run again.
 func (c *Control) file(ctx context.Context, r *faena.Record) error {
 	rev, err := c.o.Documents.Revision(ctx, r.User, r.Function, r.Revision)
-	if faena.IsKind(err, faena.KindNotFound) {
+	if faena.IsKind(err, faena.KindNotFound) || err == nil && !revisionOf(&rev, r) {
 		_, err := c.endQueued(ctx, r, faena.ReasonFunctionDeleted, functionGone)
 		return err
 	}

@@ -76,6 +76,7 @@ type Control struct {
 
 	functions *cache[*deployed]
 	users     *cache[faena.User]
+	askAgain  atomic.Int64 // when the store is asked again whether a function was changed, after it was away
 }
 
 // times are how often something is done and how long it may take; tests shorten them before Run.
@@ -92,11 +93,14 @@ type times struct {
 	pruneEvery time.Duration // old history is looked for
 	// driftAfter is how long a user's records and messages must be the same different numbers: then that is no matter of a moment.
 	driftAfter time.Duration
+	// claimWithin is how long an Idempotency-Key may stand for an activation that is nowhere.
+	claimWithin time.Duration
 }
 
 func usualTimes() times {
 	return times{syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget, groupsEvery: 10 * time.Second, projectAll: time.Minute,
-		sweepEvery: 5 * time.Second, sweepRest: 20, orphanAge: time.Minute, pruneEvery: time.Minute, driftAfter: 8 * time.Second}
+		sweepEvery: 5 * time.Second, sweepRest: 20, orphanAge: time.Minute, pruneEvery: time.Minute, driftAfter: 8 * time.Second,
+		claimWithin: faena.ClaimWithin}
 }
 
 // deployed is a function with the revision that serves it. Neither is changed after it was made: the bus keeps the

@@ -164,8 +164,8 @@ func (c *Control) Rollback(ctx context.Context, user, name string, number int, c
 	return f, rev, nil
 }
 
-// Delete removes a function and all its revisions, and ends what is queued of it. What runs goes on, and the history
-// stays.
+// Delete removes a function and all its revisions, and ends what is queued of it, in slots and in the backlog. What runs goes on,
+// and the history stays.
 func (c *Control) Delete(ctx context.Context, user, name string, cond faena.Condition) error {
 	if err := c.o.Documents.DeleteFunction(ctx, user, name, cond); err != nil {
 		return err

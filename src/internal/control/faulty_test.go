@@ -87,7 +87,8 @@ type faultyBus struct {
 	hooks
 	gate    halt
 	created atomic.Int64
-	full    atomic.Bool // Fill says so
+	full    atomic.Bool  // Fill says so
+	older   atomic.Int64 // claims are by so much, a time.Duration
 	faults  sync.Mutex
 	publish func(m *faena.Message) (err error, after bool)
 	create  func(r *faena.Record) (err error, after bool)
@@ -148,6 +149,21 @@ func (b *faultyBus) CreateRecord(ctx context.Context, r *faena.Record) (uint64, 
 		}
 	}
 	return b.Bus.CreateRecord(ctx, r)
+}
+
+func (b *faultyBus) ClaimKey(ctx context.Context, user, hash string, claim *faena.IdempotencyClaim) (faena.IdempotencyClaim, bool, uint64, time.Duration, error) {
+	if err := b.meet("ClaimKey"); err != nil {
+		return faena.IdempotencyClaim{}, false, 0, 0, err
+	}
+	there, mine, rev, age, err := b.Bus.ClaimKey(ctx, user, hash, claim)
+	return there, mine, rev, age + time.Duration(b.older.Load()), err
+}
+
+func (b *faultyBus) DeleteDeadLetter(ctx context.Context, group string, seq uint64) error {
+	if err := b.meet("DeleteDeadLetter"); err != nil {
+		return err
+	}
+	return b.Bus.DeleteDeadLetter(ctx, group, seq)
 }
 
 func (b *faultyBus) Fill(ctx context.Context, group string) (float64, string, uint64, error) {

@@ -64,7 +64,7 @@ type Backlog interface {
 type DeadLetters interface {
 	// DeadLetterIDs lists activations by user; of all users where user is "".
 	DeadLetterIDs(ctx context.Context, group, user string) (map[string][]string, error)
-	// DeadLetter reads one; KindNotFound where there is none, faena.ErrUnreadable or ErrSchema where it means nothing.
+	// DeadLetter reads one; KindNotFound where there is none, faena.ErrUnreadable or ErrSchema, with seq, where it means nothing.
 	DeadLetter(ctx context.Context, group, user, id string) (d *faena.DeadLetter, seq uint64, err error)
 	// DeleteDeadLetter removes one by sequence; one that is gone is no error.
 	DeleteDeadLetter(ctx context.Context, group string, seq uint64) error
@@ -77,6 +77,8 @@ type Claims interface {
 	ClaimKey(ctx context.Context, user, hash string, claim *faena.IdempotencyClaim) (there faena.IdempotencyClaim, mine bool, rev uint64, age time.Duration, err error)
 	// DropKey frees a key that stands at revision rev.
 	DropKey(ctx context.Context, user, hash string, rev uint64) error
+	// DropKeys frees all keys of a user.
+	DropKeys(ctx context.Context, user string) error
 }
 
 // Objects is the group's store of what is over faena.MaxInlineBytes.

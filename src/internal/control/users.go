@@ -3,6 +3,9 @@ package control
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"faena.dev/faena/internal/clock"
@@ -157,7 +160,8 @@ func (c *Control) Users(ctx context.Context, after string, limit int) ([]faena.U
 	return c.o.Documents.Users(ctx, after, limit)
 }
 
-// DeleteUser cancels what is live of the user and erases functions and history. The name is never given again. Where it
+// DeleteUser cancels what is live of the user, in slots and in the backlog, and erases functions, history, dead letters and
+// Idempotency-Keys. The name is never given again. Where it
 // fails half-way the same call again does the rest. The only admin is KindConflict.
 func (c *Control) DeleteUser(ctx context.Context, name string) error {
 	u, err := c.o.Documents.User(ctx, name)
@@ -176,21 +180,43 @@ func (c *Control) DeleteUser(ctx context.Context, name string) error {
 		return missing
 	}
 	c.announce(changedUser, name, name) // nothing new is admitted from here on
-	cancelled := false
+	var cancelled atomic.Bool
+	var functions sync.Map
 	err = c.eachLive(ctx, name, func(r *faena.Record) error {
-		cancelled = true
-		c.announce(changedFunction, name, r.Function)
+		cancelled.Store(true)
+		if _, known := functions.LoadOrStore(r.Function, true); !known {
+			c.announce(changedFunction, name, r.Function)
+		}
+		if r.State == faena.StateQueued {
+			if ended, err := c.endQueued(ctx, r, faena.ReasonCancelled, "Its user was deleted before it started."); err != nil || ended != nil {
+				return err
+			}
+		}
 		_, err := c.Cancel(ctx, name, r.ID)
+		if faena.IsKind(err, faena.KindNotFound) {
+			return nil // it has ended meanwhile, and is not recorded any more
+		}
 		return err
 	})
-	if err != nil || cancelled {
+	if err == nil {
+		err = c.eraseLeft(ctx, name)
+	}
+	if err != nil || cancelled.Load() {
 		return err
 	}
 	return missing
 }
 
-// eachLive calls fn with each of a user's activations that has not ended, the queued ones first: none of them should
-// start in the place of one that ends.
+// eraseLeft removes what the queue keeps of a user beyond activations: dead letters, and what Idempotency-Keys stand for.
+func (c *Control) eraseLeft(ctx context.Context, user string) error {
+	if _, err := c.PurgeDeadLetters(ctx, faena.DeadLetterQuery{User: user}); err != nil {
+		return err
+	}
+	return queueError(c.o.Bus.DropKeys(ctx, user))
+}
+
+// eachLive calls fn with each of a user's activations that has not ended, some at the same time, the queued ones first: none of
+// them should start in the place of one that ends.
 func (c *Control) eachLive(ctx context.Context, user string, fn func(*faena.Record) error) error {
 	for _, group := range c.groups.names() {
 		live, err := c.o.Bus.LiveRecords(ctx, group, user)
@@ -198,13 +224,9 @@ func (c *Control) eachLive(ctx context.Context, user string, fn func(*faena.Reco
 			return queueError(err)
 		}
 		for _, state := range []faena.State{faena.StateQueued, faena.StateRunning} {
-			for _, r := range live {
-				if r.State != state {
-					continue
-				}
-				if err := fn(r); err != nil {
-					return err
-				}
+			of := slices.DeleteFunc(slices.Clone(live), func(r *faena.Record) bool { return r.State != state })
+			if err := together(of, fn); err != nil {
+				return err
 			}
 		}
 	}

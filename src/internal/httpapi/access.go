@@ -34,6 +34,12 @@ var rules = map[endpoint]access{
 	{http.MethodDelete, "/v1/activations/{id}"}:           anyUser,
 	{http.MethodGet, "/v1/activations/{id}/result"}:       anyUser,
 	{http.MethodGet, "/v1/activations/{id}/logs"}:         anyUser,
+	{http.MethodGet, "/v1/deadletters"}:                   anyUser, // another user's are an admin's: see ofUser
+	{http.MethodDelete, "/v1/deadletters"}:                anyUser,
+	{http.MethodPost, "/v1/deadletters/redrive"}:          anyUser,
+	{http.MethodGet, "/v1/deadletters/{id}"}:              anyUser,
+	{http.MethodDelete, "/v1/deadletters/{id}"}:           anyUser,
+	{http.MethodPost, "/v1/deadletters/{id}/redrive"}:     anyUser,
 	{http.MethodGet, "/v1/users"}:                         adminOnly,
 	{http.MethodPut, "/v1/users/{name}"}:                  adminOnly,
 	{http.MethodGet, "/v1/users/{name}"}:                  adminOnly,
@@ -46,6 +52,8 @@ var rules = map[endpoint]access{
 	{http.MethodDelete, "/v1/groups/{name}"}:              adminOnly,
 	{http.MethodGet, "/v1/diagnosis"}:                     adminOnly,
 	{http.MethodGet, "/v1/workers"}:                       adminOnly,
+	{http.MethodPost, "/v1/workers/{id}/drain"}:           adminOnly,
+	{http.MethodPost, "/v1/workers/{id}/resume"}:          adminOnly,
 }
 
 // authenticate lets only known callers through. It stands before every generated route.

@@ -14,6 +14,9 @@ import (
 // maxExpires is the largest Faena-Expires, in seconds: a week.
 const maxExpires = 7 * 24 * 60 * 60
 
+// maxIdempotencyKey is the longest Idempotency-Key.
+const maxIdempotencyKey = 255
+
 // Activate runs a function once.
 func (h handlers) Activate(w http.ResponseWriter, r *http.Request, name FunctionName, params ActivateParams) {
 	c := callOf(r.Context())
@@ -26,11 +29,19 @@ func (h handlers) Activate(w http.ResponseWriter, r *http.Request, name Function
 		}
 		req.Expires = time.Duration(*e) * time.Second
 	}
-	rec, err := h.run(w, r, req)
+	key, err := idempotencyKey(r)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	rec, replayed, err := h.run(w, r, key, req)
+	if replayed {
+		w.Header().Set("Faena-Idempotent-Replay", "true")
+	}
 	switch {
 	case err != nil:
 		h.fail(w, r, err)
-	case !rec.State.Terminal():
+	case req.Async || !rec.State.Terminal():
 		if req.Async {
 			w.Header().Set("Preference-Applied", "respond-async")
 		}
@@ -40,15 +51,37 @@ func (h handlers) Activate(w http.ResponseWriter, r *http.Request, name Function
 	}
 }
 
+// idempotencyKey is the call's Idempotency-Key; "" where it has none.
+func idempotencyKey(r *http.Request) (string, error) {
+	given, ok := r.Header["Idempotency-Key"]
+	if !ok {
+		return "", nil
+	}
+	key := strings.Join(given, "")
+	good := len(key) >= 1 && len(key) <= maxIdempotencyKey
+	for i := range len(key) {
+		good = good && key[i] >= ' ' && key[i] <= '~'
+	}
+	if !good {
+		const what = "must have 1 to 255 printable ASCII characters"
+		return "", malformed("The request cannot be read: Idempotency-Key "+what+".", faena.FieldError{Field: "Idempotency-Key", Message: what})
+	}
+	return key, nil
+}
+
 // run reads the parameter and has the function run. The parameter's memory is free again when it returns.
-func (a *API) run(w http.ResponseWriter, r *http.Request, req faena.ActivationRequest) (faena.Record, error) {
+func (a *API) run(w http.ResponseWriter, r *http.Request, key string, req faena.ActivationRequest) (rec faena.Record, replayed bool, err error) {
 	b := a.buffers.get()
 	defer a.buffers.put(b)
 	if err := readBody(w, r, b, a.o.MaxParameterBytes, "parameter"); err != nil {
-		return faena.Record{}, err
+		return faena.Record{}, false, err
 	}
 	req.Parameter = b.Bytes()
-	return a.o.Activations.Activate(r.Context(), req)
+	if key != "" {
+		return a.o.Activations.ActivateOnce(r.Context(), key, req)
+	}
+	rec, err = a.o.Activations.Activate(r.Context(), req)
+	return rec, false, err
 }
 
 // writeAccepted answers with where to find an activation that has not ended.

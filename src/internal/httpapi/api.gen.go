@@ -208,7 +208,10 @@ type Activation struct {
 	AdmittedAt   time.Time `json:"admitted_at"`
 
 	// Attempt 0 until a worker has claimed it.
-	Attempt         int  `json:"attempt"`
+	Attempt int `json:"attempt"`
+
+	// Backlogged It waits beyond its user's limit, or for a retry that is some time off, and uses none of the limit.
+	Backlogged      bool `json:"backlogged,omitempty"`
 	CancelRequested bool `json:"cancel_requested,omitempty"`
 
 	// Component The part where it happened.
@@ -216,19 +219,28 @@ type Activation struct {
 	Digest    string     `json:"digest"`
 	EndedAt   *time.Time `json:"ended_at,omitempty"`
 	ExitCode  *int       `json:"exit_code,omitempty"`
-	Function  string     `json:"function"`
-	Group     string     `json:"group"`
+
+	// Failures How the attempts before the last have ended, the first one first.
+	Failures []AttemptFailure `json:"failures,omitempty"`
+	Function string           `json:"function"`
+	Group    string           `json:"group"`
 
 	// Log Bytes that a function wrote. Where they are included they are in `text` if they are UTF-8, otherwise in `base64`;
 	// an empty output has neither.
 	Log Output `json:"log"`
 
 	// Message What happened, for a person.
-	Message         string `json:"message,omitempty"`
-	PeakMemoryBytes int64  `json:"peak_memory_bytes,omitempty"`
+	Message string `json:"message,omitempty"`
+
+	// NotBefore When the next attempt may start.
+	NotBefore       *time.Time `json:"not_before,omitempty"`
+	PeakMemoryBytes int64      `json:"peak_memory_bytes,omitempty"`
 
 	// Reason Why it did not succeed.
 	Reason string `json:"reason,omitempty"`
+
+	// RedrivenFrom The activation whose dead letter it was made from.
+	RedrivenFrom string `json:"redriven_from,omitempty"`
 
 	// Remarks What to know of the run, for example that a limit was met.
 	Remarks   []string `json:"remarks,omitempty"`
@@ -238,7 +250,7 @@ type Activation struct {
 	// an empty output has neither.
 	Result Output `json:"result"`
 
-	// Retryable Whether the same call may succeed another time. Faena runs nothing again by itself.
+	// Retryable Whether the same call may succeed another time.
 	Retryable bool `json:"retryable,omitempty"`
 	Revision  int  `json:"revision"`
 
@@ -262,6 +274,15 @@ type ActivationPage struct {
 	Next  string       `json:"next,omitempty"`
 }
 
+// AttemptFailure defines model for AttemptFailure.
+type AttemptFailure struct {
+	Attempt int       `json:"attempt"`
+	EndedAt time.Time `json:"ended_at"`
+	Message string    `json:"message"`
+	Reason  string    `json:"reason"`
+	Worker  string    `json:"worker"`
+}
+
 // ClockDifference How far a clock is ahead of the queue's.
 type ClockDifference struct {
 	// AheadMs In milliseconds; negative: behind.
@@ -278,6 +299,42 @@ type Component string
 type Credentials struct {
 	Password string `json:"password"`
 	Username string `json:"username"`
+}
+
+// DeadLetter defines model for DeadLetter.
+type DeadLetter struct {
+	ActivationID string    `json:"activation_id"`
+	At           time.Time `json:"at"`
+	Attempts     int       `json:"attempts"`
+
+	// Function Absent where the message cannot be read.
+	Function string `json:"function,omitempty"`
+	Group    string `json:"group"`
+
+	// Message What happened, for a person.
+	Message string `json:"message"`
+
+	// Parameter Bytes that a function wrote. Where they are included they are in `text` if they are UTF-8, otherwise in `base64`;
+	// an empty output has neither.
+	Parameter Output `json:"parameter"`
+
+	// Reason Of the last attempt.
+	Reason   string `json:"reason"`
+	Revision int    `json:"revision,omitempty"`
+
+	// Unreadable Its message, or the dead letter itself, cannot be read: it can only be purged.
+	Unreadable bool   `json:"unreadable,omitempty"`
+	User       string `json:"user"`
+
+	// Worker That wrote it.
+	Worker string `json:"worker"`
+}
+
+// DeadLetterPage defines model for DeadLetterPage.
+type DeadLetterPage struct {
+	// Items Without the bytes of the parameters.
+	Items []DeadLetter `json:"items"`
+	Next  string       `json:"next,omitempty"`
 }
 
 // Diagnosis defines model for Diagnosis.
@@ -486,6 +543,12 @@ type Problem struct {
 	Type string `json:"type"`
 }
 
+// Purged defines model for Purged.
+type Purged struct {
+	// Purged How many.
+	Purged int `json:"purged"`
+}
+
 // QueueServer A NATS server.
 type QueueServer struct {
 	Address string `json:"address"`
@@ -502,6 +565,32 @@ type QueueServer struct {
 type Readiness struct {
 	Missing []string `json:"missing"`
 	Ready   bool     `json:"ready"`
+}
+
+// Redrive defines model for Redrive.
+type Redrive struct {
+	// ActivationID The new one.
+	ActivationID string `json:"activation_id"`
+
+	// From The activation whose dead letter it was.
+	From string `json:"from"`
+}
+
+// RedriveRefusal defines model for RedriveRefusal.
+type RedriveRefusal struct {
+	From      string `json:"from"`
+	Message   string `json:"message"`
+	Reason    string `json:"reason"`
+	Retryable bool   `json:"retryable"`
+}
+
+// Redriven defines model for Redriven.
+type Redriven struct {
+	Next string `json:"next,omitempty"`
+
+	// Redriven What was accepted.
+	Redriven []Redrive        `json:"redriven"`
+	Refused  []RedriveRefusal `json:"refused"`
 }
 
 // Revision defines model for Revision.
@@ -592,6 +681,21 @@ type Spec struct {
 	// ResultLimitBytes Most that stdout may carry; beyond it the activation fails with `result_too_large`.
 	ResultLimitBytes int64 `json:"result_limit_bytes,omitempty"`
 
+	// Retries How often an activation is run again that has ended for one of the reasons in `retry_on`. 0: it runs at most once. With
+	// retries it may run several times, also where its first run did its work: make the function idempotent.
+	Retries int `json:"retries,omitempty"`
+
+	// RetryDelayMs Before the second attempt; doubled with each up to `retry_max_delay_ms`. Between half of it and all of it is waited,
+	// by chance. With retries 1000 by default.
+	RetryDelayMs int64 `json:"retry_delay_ms,omitempty"`
+
+	// RetryMaxDelayMs The longest delay. With retries 300000 by default.
+	RetryMaxDelayMs int64 `json:"retry_max_delay_ms,omitempty"`
+
+	// RetryOn The reasons, of exit_nonzero, image_denied, image_not_found, killed_by_signal, oom_killed, start_failed, timeout and
+	// worker_lost. With retries and without this they are exit_nonzero, killed_by_signal, start_failed, timeout and worker_lost.
+	RetryOn []string `json:"retry_on,omitempty"`
+
 	// TimeoutMs Longest run, from the start of the process; at least 100.
 	TimeoutMs int64 `json:"timeout_ms,omitempty"`
 
@@ -674,7 +778,7 @@ type Usage struct {
 	// Active Queued or running now.
 	Active int64 `json:"active"`
 
-	// Backlog Waiting beyond the limit; always 0 so far.
+	// Backlog Waiting beyond the limit, or for a retry.
 	Backlog int64 `json:"backlog"`
 
 	// Completed Succeeded, ever.
@@ -761,6 +865,12 @@ type IfMatch = string
 // IfNoneMatch defines model for IfNoneMatch.
 type IfNoneMatch = string
 
+// OfFunction defines model for OfFunction.
+type OfFunction = string
+
+// OfUser defines model for OfUser.
+type OfUser = string
+
 // PageCursor defines model for PageCursor.
 type PageCursor = string
 
@@ -770,8 +880,14 @@ type PageLimit = int
 // UserName defines model for UserName.
 type UserName = string
 
+// WorkerID defines model for WorkerId.
+type WorkerID = string
+
 // AnyProblem A problem document (RFC 9457).
 type AnyProblem = Problem
+
+// InProgressProblem A problem document (RFC 9457).
+type InProgressProblem = Problem
 
 // InvalidProblem A problem document (RFC 9457).
 type InvalidProblem = Problem
@@ -784,6 +900,9 @@ type MalformedProblem = Problem
 
 // PreconditionProblem A problem document (RFC 9457).
 type PreconditionProblem = Problem
+
+// SilentWorkerProblem A problem document (RFC 9457).
+type SilentWorkerProblem = Problem
 
 // TooLargeProblem A problem document (RFC 9457).
 type TooLargeProblem = Problem
@@ -817,6 +936,60 @@ type GetLogsParams struct {
 
 // GetLogsParamsFollow defines parameters for GetLogs.
 type GetLogsParamsFollow string
+
+// PurgeDeadLettersParams defines parameters for PurgeDeadLetters.
+type PurgeDeadLettersParams struct {
+	// User Of this user instead of the caller (admin); `*` is everybody, where there may be several.
+	User OfUser `form:"user,omitempty" json:"user,omitempty"`
+
+	// Function Only those of this function.
+	Function OfFunction `form:"function,omitempty" json:"function,omitempty"`
+}
+
+// ListDeadLettersParams defines parameters for ListDeadLetters.
+type ListDeadLettersParams struct {
+	// User Of this user instead of the caller (admin); `*` is everybody, where there may be several.
+	User OfUser `form:"user,omitempty" json:"user,omitempty"`
+
+	// Function Only those of this function.
+	Function OfFunction `form:"function,omitempty" json:"function,omitempty"`
+
+	// Limit How many items at most.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// RedriveDeadLettersParams defines parameters for RedriveDeadLetters.
+type RedriveDeadLettersParams struct {
+	// User Of this user instead of the caller (admin); `*` is everybody, where there may be several.
+	User OfUser `form:"user,omitempty" json:"user,omitempty"`
+
+	// Function Only those of this function.
+	Function OfFunction `form:"function,omitempty" json:"function,omitempty"`
+
+	// Cursor `next` of the page before.
+	Cursor PageCursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// PurgeDeadLetterParams defines parameters for PurgeDeadLetter.
+type PurgeDeadLetterParams struct {
+	// User Of this user instead of the caller (admin); `*` is everybody, where there may be several.
+	User OfUser `form:"user,omitempty" json:"user,omitempty"`
+}
+
+// GetDeadLetterParams defines parameters for GetDeadLetter.
+type GetDeadLetterParams struct {
+	// User Of this user instead of the caller (admin); `*` is everybody, where there may be several.
+	User OfUser `form:"user,omitempty" json:"user,omitempty"`
+}
+
+// RedriveDeadLetterParams defines parameters for RedriveDeadLetter.
+type RedriveDeadLetterParams struct {
+	// User Of this user instead of the caller (admin); `*` is everybody, where there may be several.
+	User OfUser `form:"user,omitempty" json:"user,omitempty"`
+}
 
 // ListFunctionsParams defines parameters for ListFunctions.
 type ListFunctionsParams struct {
@@ -856,6 +1029,13 @@ type ActivateParams struct {
 	// FaenaExpires Latest start, in seconds after admission: an activation that has not started by then fails with the reason
 	// `expired`. The default is 640 for a call that waits and 24 hours (a setting) for `respond-async`.
 	FaenaExpires *int `json:"Faena-Expires,omitempty"`
+
+	// IdempotencyKey 1 to 255 printable ASCII characters (otherwise 400) of the caller's choice, which stand for this activation for 24
+	// hours. The same call again gives the same activation, with `Faena-Idempotent-Replay: true`: with `respond-async`
+	// 202 and its Location, otherwise its end, as soon as it has ended. With another function or parameter the key is a
+	// 422 (`idempotency_mismatch`). A call that is refused (429, or 503 unless `outcome_unknown`) frees its key at once, and so does
+	// an activation that has ended without ever being started for want of a worker, or of time.
+	IdempotencyKey string `json:"Idempotency-Key,omitempty"`
 }
 
 // ListRevisionsParams defines parameters for ListRevisions.
@@ -914,6 +1094,24 @@ type ServerInterface interface {
 	// GetResult Read an activation's result as it was written
 	// (GET /v1/activations/{id}/result)
 	GetResult(w http.ResponseWriter, r *http.Request, id ActivationID)
+	// PurgeDeadLetters Remove dead letters
+	// (DELETE /v1/deadletters)
+	PurgeDeadLetters(w http.ResponseWriter, r *http.Request, params PurgeDeadLettersParams)
+	// ListDeadLetters List dead letters, newest first
+	// (GET /v1/deadletters)
+	ListDeadLetters(w http.ResponseWriter, r *http.Request, params ListDeadLettersParams)
+	// RedriveDeadLetters Run dead letters again
+	// (POST /v1/deadletters/redrive)
+	RedriveDeadLetters(w http.ResponseWriter, r *http.Request, params RedriveDeadLettersParams)
+	// PurgeDeadLetter Remove a dead letter
+	// (DELETE /v1/deadletters/{id})
+	PurgeDeadLetter(w http.ResponseWriter, r *http.Request, id ActivationID, params PurgeDeadLetterParams)
+	// GetDeadLetter Read the dead letter of an activation
+	// (GET /v1/deadletters/{id})
+	GetDeadLetter(w http.ResponseWriter, r *http.Request, id ActivationID, params GetDeadLetterParams)
+	// RedriveDeadLetter Run a dead letter again
+	// (POST /v1/deadletters/{id}/redrive)
+	RedriveDeadLetter(w http.ResponseWriter, r *http.Request, id ActivationID, params RedriveDeadLetterParams)
 	// GetDiagnosis Tell what is wrong with the installation (admin)
 	// (GET /v1/diagnosis)
 	GetDiagnosis(w http.ResponseWriter, r *http.Request)
@@ -971,6 +1169,12 @@ type ServerInterface interface {
 	// ListWorkers List the workers that are present (admin)
 	// (GET /v1/workers)
 	ListWorkers(w http.ResponseWriter, r *http.Request)
+	// DrainWorker Let a worker take nothing more (admin)
+	// (POST /v1/workers/{id}/drain)
+	DrainWorker(w http.ResponseWriter, r *http.Request, id WorkerID)
+	// ResumeWorker Let a worker take activations again (admin)
+	// (POST /v1/workers/{id}/resume)
+	ResumeWorker(w http.ResponseWriter, r *http.Request, id WorkerID)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -1186,6 +1390,309 @@ func (siw *ServerInterfaceWrapper) GetResult(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetResult(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PurgeDeadLetters operation middleware
+func (siw *ServerInterfaceWrapper) PurgeDeadLetters(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PurgeDeadLettersParams
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", r.URL.Query(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "function" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "function", r.URL.Query(), &params.Function, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "function"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "function", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PurgeDeadLetters(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListDeadLetters operation middleware
+func (siw *ServerInterfaceWrapper) ListDeadLetters(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDeadLettersParams
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", r.URL.Query(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "function" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "function", r.URL.Query(), &params.Function, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "function"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "function", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListDeadLetters(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RedriveDeadLetters operation middleware
+func (siw *ServerInterfaceWrapper) RedriveDeadLetters(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RedriveDeadLettersParams
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", r.URL.Query(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "function" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "function", r.URL.Query(), &params.Function, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "function"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "function", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RedriveDeadLetters(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PurgeDeadLetter operation middleware
+func (siw *ServerInterfaceWrapper) PurgeDeadLetter(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ActivationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PurgeDeadLetterParams
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", r.URL.Query(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PurgeDeadLetter(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetDeadLetter operation middleware
+func (siw *ServerInterfaceWrapper) GetDeadLetter(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ActivationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetDeadLetterParams
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", r.URL.Query(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetDeadLetter(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RedriveDeadLetter operation middleware
+func (siw *ServerInterfaceWrapper) RedriveDeadLetter(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ActivationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RedriveDeadLetterParams
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", r.URL.Query(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "user"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RedriveDeadLetter(w, r, id, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1479,6 +1986,25 @@ func (siw *ServerInterfaceWrapper) Activate(w http.ResponseWriter, r *http.Reque
 		}
 
 		params.FaenaExpires = &FaenaExpires
+
+	}
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = IdempotencyKey
 
 	}
 
@@ -1880,6 +2406,58 @@ func (siw *ServerInterfaceWrapper) ListWorkers(w http.ResponseWriter, r *http.Re
 	handler.ServeHTTP(w, r)
 }
 
+// DrainWorker operation middleware
+func (siw *ServerInterfaceWrapper) DrainWorker(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id WorkerID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DrainWorker(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ResumeWorker operation middleware
+func (siw *ServerInterfaceWrapper) ResumeWorker(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id WorkerID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ResumeWorker(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -2017,6 +2595,18 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 
 	r.HandleFunc(options.BaseURL+"/v1/activations/{id}/logs", wrapper.GetLogs).Methods(http.MethodGet)
 
+	r.HandleFunc(options.BaseURL+"/v1/deadletters", wrapper.PurgeDeadLetters).Methods(http.MethodDelete)
+
+	r.HandleFunc(options.BaseURL+"/v1/deadletters", wrapper.ListDeadLetters).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/deadletters/redrive", wrapper.RedriveDeadLetters).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/v1/deadletters/{id}", wrapper.PurgeDeadLetter).Methods(http.MethodDelete)
+
+	r.HandleFunc(options.BaseURL+"/v1/deadletters/{id}", wrapper.GetDeadLetter).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/deadletters/{id}/redrive", wrapper.RedriveDeadLetter).Methods(http.MethodPost)
+
 	r.HandleFunc(options.BaseURL+"/v1/users", wrapper.ListUsers).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/v1/users/{name}", wrapper.DeleteUser).Methods(http.MethodDelete)
@@ -2038,6 +2628,10 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/v1/groups/{name}", wrapper.PutGroup).Methods(http.MethodPut)
 
 	r.HandleFunc(options.BaseURL+"/v1/workers", wrapper.ListWorkers).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/workers/{id}/drain", wrapper.DrainWorker).Methods(http.MethodPost)
+
+	r.HandleFunc(options.BaseURL+"/v1/workers/{id}/resume", wrapper.ResumeWorker).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/v1/diagnosis", wrapper.GetDiagnosis).Methods(http.MethodGet)
 

@@ -38,6 +38,7 @@ type Observer interface {
 type Options struct {
 	Functions   Functions
 	Activations Activations
+	DeadLetters DeadLetters
 	Users       Users
 	Groups      Groups    // nil: its calls are answered 503
 	Diagnoser   Diagnoser // likewise

@@ -12,14 +12,24 @@ func specOf(s Spec) faena.Spec {
 	return faena.Spec{Image: s.Image, Command: s.Command, Args: s.Args, Input: faena.Input(s.Input), TimeoutMS: s.TimeoutMs,
 		MemoryBytes: s.MemoryBytes, CPUs: s.Cpus, PIDs: s.Pids, ResultLimitBytes: s.ResultLimitBytes, TmpfsBytes: s.TmpfsBytes,
 		Env: s.Env, Isolation: faena.Isolation(s.Isolation), Warm: s.Warm, Group: s.Group, Capabilities: s.Capabilities,
-		WritableRoot: s.WritableRoot, Labels: s.Labels}
+		WritableRoot: s.WritableRoot, Labels: s.Labels, Retries: s.Retries, RetryOn: words[faena.Reason](s.RetryOn),
+		RetryDelayMS: s.RetryDelayMs, RetryMaxDelayMS: s.RetryMaxDelayMs}
 }
 
 func showSpec(s faena.Spec) Spec {
 	return Spec{Image: s.Image, Command: s.Command, Args: s.Args, Input: Input(s.Input), TimeoutMs: s.TimeoutMS,
 		MemoryBytes: s.MemoryBytes, Cpus: s.CPUs, Pids: s.PIDs, ResultLimitBytes: s.ResultLimitBytes, TmpfsBytes: s.TmpfsBytes,
 		Env: s.Env, Isolation: Isolation(s.Isolation), Warm: s.Warm, Group: s.Group, Capabilities: s.Capabilities,
-		WritableRoot: s.WritableRoot, Labels: s.Labels}
+		WritableRoot: s.WritableRoot, Labels: s.Labels, Retries: s.Retries, RetryOn: words[string](s.RetryOn),
+		RetryDelayMs: s.RetryDelayMS, RetryMaxDelayMs: s.RetryMaxDelayMS}
+}
+
+// words turns a list of words into one of another type; nil stays nil.
+func words[U, T ~string](list []T) (out []U) {
+	for _, w := range list {
+		out = append(out, U(w))
+	}
+	return out
 }
 
 func showRevision(r faena.Revision) Revision {
@@ -43,7 +53,11 @@ func showRecord(r faena.Record) Activation {
 		Worker: r.Worker, ExitCode: r.ExitCode, Signal: r.Signal, Warm: r.Warm, PeakMemoryBytes: r.PeakMemoryBytes,
 		Remarks: r.Remarks, Result: showSize(r.Result), Log: showSize(r.Log), Timings: Timings{QueueUs: r.Timings.QueueUS,
 			PullUs: r.Timings.PullUS, StartUs: r.Timings.StartUS, RunUs: r.Timings.RunUS, StoreUs: r.Timings.StoreUS, TotalUs: r.Timings.TotalUS},
+		Backlogged: r.Backlogged, NotBefore: r.NotBefore, RedrivenFrom: r.RedrivenFrom,
 		Traceparent: r.Traceparent, RequestID: r.RequestID, AdmittedAt: r.AdmittedAt, StartedAt: r.StartedAt, EndedAt: r.EndedAt}
+	for _, f := range r.Failures {
+		a.Failures = append(a.Failures, AttemptFailure{Attempt: f.Attempt, Reason: string(f.Reason), Message: f.Message, Worker: f.Worker, EndedAt: f.EndedAt})
+	}
 	if e, ok := faena.Explain(r.Reason); ok {
 		a.Component, a.Retryable = Component(e.Component), e.Retryable
 	}
@@ -63,6 +77,20 @@ func (o *Output) include(p []byte) {
 	default:
 		o.Base64 = p
 	}
+}
+
+// showDeadLetter shows a dead letter without the bytes of its parameter.
+func showDeadLetter(d faena.DeadLetter) DeadLetter {
+	return DeadLetter{ActivationID: d.ID, User: d.User, Group: d.Group, Function: d.Function, Revision: d.Revision, Reason: string(d.Reason),
+		Message: d.Message, Attempts: d.Attempts, Worker: d.Worker, Parameter: showSize(d.Parameter), Unreadable: len(d.Raw) > 0, At: d.At}
+}
+
+func showRedriven(all faena.Redriven) Redriven {
+	return Redriven{
+		Redriven: each(all.Accepted, func(r faena.Redrive) Redrive { return Redrive{From: r.From, ActivationID: r.ID} }),
+		Refused: each(all.Refused, func(r faena.Redrive) RedriveRefusal {
+			return RedriveRefusal{From: r.From, Reason: r.Err.Reason, Message: r.Err.Message, Retryable: r.Err.Retryable}
+		})}
 }
 
 func showUser(u faena.User) User {

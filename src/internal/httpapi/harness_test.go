@@ -161,7 +161,7 @@ func (p *platform) serve(t testing.TB, change ...func(*site)) *site {
 	t.Helper()
 	s := &site{platform: p, t: t, scheme: "http", observer: &observer{}}
 	logger := slog.New(slog.NewJSONHandler(&p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.api = New(Options{Functions: p.Control, Activations: p.Control, Users: p.Control, Groups: p.Control, Diagnoser: p.Control, Workers: p.Control,
+	s.api = New(Options{Functions: p.Control, Activations: p.Control, DeadLetters: p.Control, Users: p.Control, Groups: p.Control, Diagnoser: p.Control, Workers: p.Control,
 		Health: p.Control, Auth: p.auth, Logger: logger, Observer: s.observer})
 	s.server = s.api.Server()
 	for _, c := range change {

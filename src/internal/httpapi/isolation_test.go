@@ -33,6 +33,9 @@ func TestIsolation_OthersThingsDoNotExist(t *testing.T) {
 	w.does(g.run)
 	s.activate(body("x"), header("Prefer", "respond-async")).is(http.StatusAccepted)
 	running := <-g.running
+	for _, id := range []string{ended, running} {
+		s.deadLetter("ann", id)
+	}
 	things := map[string]string{"a function": "tool", "an ended activation": ended, "a running activation": running}
 	tried := 0
 	for thing, name := range things {
@@ -50,8 +53,11 @@ func TestIsolation_OthersThingsDoNotExist(t *testing.T) {
 				t.Run(fmt.Sprintf("%s %s of %s for %s", o.method, o.template, thing, user), func(t *testing.T) {
 					s := s.in(t)
 					reason := "activation_not_found"
-					if of == "{name}" {
+					switch {
+					case of == "{name}":
 						reason = "function_not_found"
+					case strings.Contains(o.template, "/deadletters/"):
+						reason = "dead_letter_not_found"
 					}
 					theirs := s.call(o.method, strings.Replace(o.template, of, name, 1), as(user), s.bodyFor(o), header("X-Request-Id", "same"))
 					theirs.problem(http.StatusNotFound, reason)
@@ -64,8 +70,11 @@ func TestIsolation_OthersThingsDoNotExist(t *testing.T) {
 			}
 		}
 	}
-	if tried != 5+4+4 {
-		t.Errorf("%d calls were tried, want 5 of functions and twice 4 of activations", tried)
+	if tried != 5+7+7 {
+		t.Errorf("%d calls were tried, want 5 of functions and twice 4 of activations and 3 of dead letters", tried)
+	}
+	if list := s.deadLetters("", as("ann")); len(list) != 2 {
+		t.Errorf("ann has the dead letters %+v", list)
 	}
 	if rec := s.becomes(running, "running"); rec.CancelRequested {
 		t.Error("somebody else could cancel it")
@@ -110,8 +119,8 @@ func TestIsolation_Roles(t *testing.T) {
 			}
 		})
 	}
-	if admins != 10 || own != 2 {
-		t.Errorf("%d calls are an admin's and %d one's own, want 10 and 2", admins, own)
+	if admins != 12 || own != 2 {
+		t.Errorf("%d calls are an admin's and %d one's own, want 12 and 2", admins, own)
 	}
 	for _, user := range []string{"ann", "bob", "root"} { // nothing has changed: each has still the same password
 		s.call(http.MethodGet, "/v1/users/"+user+"/usage", as(user)).is(http.StatusOK)

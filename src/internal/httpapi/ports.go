@@ -32,6 +32,10 @@ type Activations interface {
 	// Activate admits an activation and waits for its end unless it is asynchronous. A record that is not terminal
 	// means that it was accepted and goes on. It keeps no reference to the parameter once it has returned.
 	Activate(ctx context.Context, req faena.ActivationRequest) (faena.Record, error)
+	// ActivateOnce is Activate with an Idempotency-Key: whoever of the user's calls with the key comes later gets the activation
+	// that the first one has made, and replayed is true. KindInvalid with the reason idempotency_mismatch where that was of another
+	// function or parameter, KindConflict with idempotency_in_progress while nobody knows whether it was made.
+	ActivateOnce(ctx context.Context, key string, req faena.ActivationRequest) (r faena.Record, replayed bool, err error)
 	// Activation returns one record, live or ended.
 	Activation(ctx context.Context, user, id string) (faena.Record, error)
 	// Activations returns a page, newest first.
@@ -49,6 +53,22 @@ type Activations interface {
 	FollowLogs(ctx context.Context, user, id string, fn func(offset int64, p []byte) error) (faena.Record, error)
 	// Cancel ends a queued activation and has a running one killed. One that has ended is returned as it is.
 	Cancel(ctx context.Context, user, id string) (faena.Record, error)
+}
+
+// DeadLetters are the use cases of what nobody will run any more. call says who calls now: its Traceparent and RequestID.
+type DeadLetters interface {
+	// DeadLetters returns a page, newest first, without the bytes of parameters, and the From of the next one.
+	DeadLetters(ctx context.Context, q faena.DeadLetterQuery) (list []faena.DeadLetter, next string, err error)
+	// DeadLetter returns one. Where it cannot be read it has Raw.
+	DeadLetter(ctx context.Context, user, id string) (faena.DeadLetter, error)
+	// Redrive makes a new activation of one and removes it. It happens once. KindGone where the function or parameter is gone,
+	// KindConflict where it cannot be read, and the errors of admission.
+	Redrive(ctx context.Context, user, id string, call faena.ActivationRequest) (faena.Record, error)
+	// RedriveAll does so with several, oldest first, up to one that would not be let through now.
+	RedriveAll(ctx context.Context, q faena.DeadLetterQuery, call faena.ActivationRequest) (faena.Redriven, error)
+	// PurgeDeadLetter removes one, PurgeDeadLetters all that q selects.
+	PurgeDeadLetter(ctx context.Context, user, id string) error
+	PurgeDeadLetters(ctx context.Context, q faena.DeadLetterQuery) (n int, err error)
 }
 
 // Users are the use cases of users' profiles; but for Usage and SetPassword of oneself they are an admin's.
@@ -87,9 +107,13 @@ type Diagnoser interface {
 	Diagnose(ctx context.Context) (faena.Diagnosis, error)
 }
 
-// Workers lists the workers that are present.
+// Workers are the use cases of workers; all are an admin's.
 type Workers interface {
+	// Workers lists those that are present.
 	Workers(ctx context.Context) ([]faena.Worker, error)
+	// DrainWorker makes one take nothing more, or take activations again, and returns it as it says it is then. KindNotFound;
+	// KindUnavailable with the reason worker_does_not_answer.
+	DrainWorker(ctx context.Context, id string, drain bool) (faena.Worker, error)
 }
 
 // Health tells whether this instance can do its work.

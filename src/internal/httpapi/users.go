@@ -93,13 +93,3 @@ func (h handlers) GetUsage(w http.ResponseWriter, r *http.Request, name UserName
 	}
 	h.writeJSON(w, r, http.StatusOK, Usage{Active: u.Active, Completed: u.Completed, Failed: u.Failed, Limit: u.Limit, Backlog: u.Backlog})
 }
-
-// ListWorkers lists the workers that are present.
-func (h handlers) ListWorkers(w http.ResponseWriter, r *http.Request) {
-	list, err := h.o.Workers.Workers(r.Context())
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	h.writeJSON(w, r, http.StatusOK, WorkerList{Items: each(list, showWorker)})
-}

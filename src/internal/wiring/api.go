@@ -81,7 +81,7 @@ func NewAPI(o APIOptions) (*API, error) {
 		Retention: o.Retention.Age, RetentionBytes: int64(o.Retention.Bytes), DocumentsKind: o.Kind, DocumentsWarning: o.Warning,
 		MaxParameterBytes: int64(o.Limits.MaxParameter), AsyncStartWithin: o.Limits.AsyncStartWithin, BacklogLimit: o.Limits.BacklogLimit, DrainAfter: o.Limits.DrainAfter,
 	})
-	a.server = httpapi.New(httpapi.Options{Functions: a.Control, Activations: a.Control, Users: a.Control, Workers: a.Control, Health: a.Control,
+	a.server = httpapi.New(httpapi.Options{Functions: a.Control, Activations: a.Control, DeadLetters: a.Control, Users: a.Control, Workers: a.Control, Health: a.Control,
 		Groups: a.Control, Diagnoser: a.Control,
 		Auth: who, Logger: o.Logger, Observer: o.Metrics, MaxParameterBytes: int64(o.Limits.MaxParameter)}).Server()
 	o.Bus.OnUnreadable(o.Metrics.Unreadable)
