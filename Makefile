@@ -61,13 +61,12 @@ lint-staticcheck:
 test: setup ## run every test with the race detector; a skipped test fails the run
 	cd src && go run ./internal/tools/gotest -p 2 -timeout 11m ./...
 
-# Of each target for DURATION. What fails is kept below the package's testdata/fuzz, and is part of make test from then on.
-DURATION ?= 1m
+# make fuzz DURATION=10m is of each target for so long. What fails is kept below the package's testdata/fuzz, and is part of make test from then on.
 .PHONY: fuzz
-fuzz: setup ## run every fuzz target, each for DURATION (1m)
+fuzz: setup ## run every fuzz target for a while, 1m or DURATION
 	cd src && for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		for target in $$(go test -list '^Fuzz' "$$dir" | grep '^Fuzz'); do \
-			echo "$$dir $$target"; nice -n 19 go test -run '^$$' -fuzz "^$$target\$$" -fuzztime '$(DURATION)' -fuzzminimizetime 100x "$$dir"; \
+			echo "$$dir $$target"; nice -n 19 go test -run '^$$' -fuzz "^$$target\$$" -fuzztime '$(or $(DURATION),1m)' -fuzzminimizetime 100x "$$dir"; \
 		done; \
 	done
 
