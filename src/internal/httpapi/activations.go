@@ -96,13 +96,20 @@ func pathOf(rec *faena.Record) string { return "/v1/activations/" + rec.ID }
 
 // writeEnd answers a call whose activation has ended.
 func (a *API) writeEnd(w http.ResponseWriter, r *http.Request, rec *faena.Record) {
-	setOutcome(w.Header(), rec)
 	whole := prefersJSON(r.Header.Values("Accept"))
 	if rec.State != faena.StateSucceeded {
+		setOutcome(w.Header(), rec)
 		a.writeFailure(w, r, rec, whole)
 		return
 	}
 	result, err := a.o.Activations.ResultOf(r.Context(), rec)
+	if faena.IsKind(err, faena.KindUnavailable) && r.Context().Err() == nil {
+		// A 503 would say that nothing was accepted, and a caller might call again for what has run.
+		a.report(r.Context(), slog.LevelWarn, "the result of an activation could not be read for its answer", slog.String("activation_id", rec.ID), slog.Any("error", err))
+		a.writeAccepted(w, r, rec)
+		return
+	}
+	setOutcome(w.Header(), rec)
 	if err != nil {
 		a.fail(w, r, err)
 		return

@@ -219,3 +219,28 @@ func TestActivate_WithoutTheQueue(t *testing.T) {
 	}
 	s.call(http.MethodGet, "/healthz").is(http.StatusOK)
 }
+
+// resultAway has an activation that has succeeded, and whose result cannot be read now.
+type resultAway struct{ useCases }
+
+const endedID = "0198c5a1-7f0e-7cc3-98c4-dc0c0c07398f"
+
+func (resultAway) Activate(context.Context, faena.ActivationRequest) (faena.Record, error) {
+	return faena.Record{ID: endedID, User: "ann", State: faena.StateSucceeded, Result: faena.Blob{Size: 300 << 10, Object: "out." + endedID + ".1"}}, nil
+}
+
+func (resultAway) ResultOf(context.Context, *faena.Record) ([]byte, error) {
+	return nil, faena.Unavailable(faena.ComponentQueue, "queue_unavailable", "The queue is away.", nil)
+}
+
+// What was run is never answered as if nothing had been accepted: its result is there later.
+func TestActivate_ResultAway(t *testing.T) {
+	s := start(t).serve(t, func(s *site) { s.api.o.Activations = resultAway{s.api.o.Activations} })
+	for _, accept := range []string{"*/*", "application/json"} {
+		a := s.activate(body("x"), header("Accept", accept)).is(http.StatusAccepted)
+		says := decoded[Accepted](a)
+		if says.ActivationID != endedID || says.State != StateSucceeded || a.header.Get("Location") != "/v1/activations/"+endedID {
+			t.Errorf("with %s it answers %+v, Location %q", accept, says, a.header.Get("Location"))
+		}
+	}
+}
