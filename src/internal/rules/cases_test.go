@@ -56,6 +56,21 @@ func TestCases(t *testing.T) {
 	}
 }
 
+// docs/security.md names tests at its end, which are there too.
+func TestCases_Security(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "..", "docs", "security.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, ok := strings.Cut(string(text), "## Shown by")
+	if !ok {
+		t.Fatal("it does not say what shows it")
+	}
+	for _, complaint := range testsOf(source(t)).lacks(shown) {
+		t.Error(complaint)
+	}
+}
+
 // testFiles are the tests of the module: their functions, with the text of the package that they are in, and all texts of the fault suite.
 type testFiles struct {
 	functions map[string][]string // by name, the texts of the packages' test files
