@@ -90,9 +90,12 @@ func (a *app) invoke(ctx context.Context, name string, parameter []byte, i invoc
 	if err != nil {
 		return err
 	}
-	params := &client.ActivateParams{IdempotencyKey: i.key}
+	params := &client.ActivateParams{}
 	if i.async {
 		params.Prefer = "respond-async"
+	}
+	if i.key != "" {
+		params.IdempotencyKey = &i.key
 	}
 	if i.expires > 0 {
 		seconds := int(i.expires.Seconds())

@@ -1039,7 +1039,7 @@ type ActivateParams struct {
 	// 202 and its Location, otherwise its end, as soon as it has ended. With another function or parameter the key is a
 	// 422 (`idempotency_mismatch`). A call that is refused (429, or 503 unless `outcome_unknown`) frees its key at once, and so does
 	// an activation that has ended without ever being started for want of a worker, or of time.
-	IdempotencyKey string `json:"Idempotency-Key,omitempty"`
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // ListRevisionsParams defines parameters for ListRevisions.
@@ -3148,14 +3148,16 @@ func NewActivateRequestWithBody(server string, name FunctionName, params *Activa
 			req.Header.Set("Faena-Expires", headerParam1)
 		}
 
-		var headerParam2 string
+		if params.IdempotencyKey != nil {
+			var headerParam2 string
 
-		headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-		if err != nil {
-			return nil, err
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam2)
 		}
-
-		req.Header.Set("Idempotency-Key", headerParam2)
 
 	}
 

@@ -113,6 +113,8 @@ func TestControl_Redrive_Refused(t *testing.T) {
 			Revision: 1, Digest: "sha256:of-the-one-before", State: faena.StateLost, AdmittedAt: at, EndedAt: &at}}))
 	})
 	r.deploy("ann", "remade")
+	going := r.accepted("x")
+	r.deadLetter(func(d *faena.DeadLetter) { d.ID = going })
 	for name, c := range map[string]struct {
 		id     string
 		kind   faena.Kind
@@ -122,6 +124,7 @@ func TestControl_Redrive_Refused(t *testing.T) {
 		"ARevisionThatIsGone":       {r.deadLetter(func(d *faena.DeadLetter) { d.Revision = 7 }), faena.KindGone, "revision_gone"},
 		"AFunctionThatWasMadeAgain": {remade, faena.KindGone, "revision_gone"},
 		"AParameterThatIsGone":      {r.deadLetter(func(d *faena.DeadLetter) { d.Parameter = faena.Blob{Size: 1, Object: "dead." + d.ID} }), faena.KindGone, "parameter_expired"},
+		"AnActivationThatGoesOn":    {going, faena.KindConflict, "not_ended"},
 		"AMessageThatCannotBeRead":  {r.deadLetter(func(d *faena.DeadLetter) { d.Raw = []byte("?") }), faena.KindConflict, "dead_letter_unreadable"},
 		"ALetterThatCannotBeRead":   {r.deadLetter(func(d *faena.DeadLetter) { d.Schema = faena.SchemaVersion + 7 }), faena.KindConflict, "dead_letter_unreadable"},
 		"AnActivationThatHasNone":   {"01a2167f-adca-704f-a39e-08292f7d67a5", faena.KindNotFound, "dead_letter_not_found"},
@@ -138,7 +141,7 @@ func TestControl_Redrive_Refused(t *testing.T) {
 			}
 		})
 	}
-	if n, err := r.PurgeDeadLetters(t.Context(), faena.DeadLetterQuery{User: "ann"}); n != 6 || err != nil {
+	if n, err := r.PurgeDeadLetters(t.Context(), faena.DeadLetterQuery{User: "ann"}); n != 7 || err != nil {
 		t.Errorf("%d are purged, %v", n, err)
 	}
 	if left := r.letters("ann"); len(left) > 0 {

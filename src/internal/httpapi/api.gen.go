@@ -1035,7 +1035,7 @@ type ActivateParams struct {
 	// 202 and its Location, otherwise its end, as soon as it has ended. With another function or parameter the key is a
 	// 422 (`idempotency_mismatch`). A call that is refused (429, or 503 unless `outcome_unknown`) frees its key at once, and so does
 	// an activation that has ended without ever being started for want of a worker, or of time.
-	IdempotencyKey string `json:"Idempotency-Key,omitempty"`
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // ListRevisionsParams defines parameters for ListRevisions.
@@ -2004,7 +2004,7 @@ func (siw *ServerInterfaceWrapper) Activate(w http.ResponseWriter, r *http.Reque
 			return
 		}
 
-		params.IdempotencyKey = IdempotencyKey
+		params.IdempotencyKey = &IdempotencyKey
 
 	}
 
