@@ -19,7 +19,8 @@ type OwnEngine struct {
 	log  bytes.Buffer
 }
 
-// NewEngine starts an engine, which Engine returns from then on. It is stopped, and all that it has is removed, when the test ends.
+// NewEngine starts an engine, which Engine returns from then on: it is for the one test of a process that OwnNetwork has made. It is
+// stopped, and all that it has is removed, when the test ends.
 func NewEngine(t *testing.T) *OwnEngine {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "faenad") // short: the paths of its sockets must fit
@@ -27,7 +28,9 @@ func NewEngine(t *testing.T) *OwnEngine {
 		t.Fatal(err)
 	}
 	e := &OwnEngine{t: t, dir: dir, Host: "unix://" + filepath.Join(dir, "s")}
-	t.Setenv("DOCKER_HOST", e.Host)
+	if err := os.Setenv("DOCKER_HOST", e.Host); err != nil { // not the test's own Setenv, which parallel tests must not use
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		e.Stop()
 		if err := os.RemoveAll(dir); err != nil {

@@ -42,8 +42,8 @@ const pullPassword = "correct-horse-battery"
 
 var puller = client.Credentials{Username: "puller", Password: pullPassword}
 
-// install starts an appliance that is stopped, and must leave no container, when the test ends.
-func install(t *testing.T) *installation {
+// install starts an appliance, with changed settings, that is stopped, and must leave no container, when the test ends.
+func install(t *testing.T, changes ...func(*config.Up)) *installation {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "faena") // short: sockets of containers are below it
 	if err != nil {
@@ -59,7 +59,11 @@ func install(t *testing.T) *installation {
 	faenatest.NoContainersLeft(t, i.worker)
 	log := slog.New(slog.NewMultiHandler(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}),
 		slog.NewJSONHandler(i.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	if i.appliance, err = wiring.NewAppliance(t.Context(), i.settings(t), log); err != nil {
+	settings := i.settings(t)
+	for _, change := range changes {
+		change(&settings)
+	}
+	if i.appliance, err = wiring.NewAppliance(t.Context(), settings, log); err != nil {
 		t.Fatal(err)
 	}
 	if i.password, err = i.appliance.CreateFirstAdmin(t.Context(), func(string) error { return nil }); err != nil {
