@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"faena.dev/faena/internal/tools/chaos/load"
@@ -45,13 +44,8 @@ func (s *suite) prepare(ctx context.Context) error {
 		if err := s.put(ctx, admin, "/v1/users/"+u.Name, map[string]any{"role": "user", "groups": map[string]int{site.Group: u.Limit}, "password": u.Password}); err != nil {
 			return err
 		}
-		for k, f := range functions {
-			err := s.put(ctx, u, "/v1/functions/"+f.Name, s.spec(f))
-			if err != nil && f.Retries > 0 && strings.Contains(err.Error(), "retries") { // TODO: until the interface has them
-				functions[k].Retries = 0
-				err = s.put(ctx, u, "/v1/functions/"+f.Name, s.spec(functions[k]))
-			}
-			if err != nil {
+		for _, f := range functions {
+			if err := s.put(ctx, u, "/v1/functions/"+f.Name, s.spec(f)); err != nil {
 				return err
 			}
 		}

@@ -55,7 +55,7 @@ func run(ctx context.Context, o options) (err error) {
 	checking.Go(func() { s.gateway.Check(checks) })
 	defer checking.Wait()
 	defer stop()
-	s.load = load.Start(ctx, s.gateway, s.h, users, functions, false, o.seed)
+	s.load = load.Start(ctx, s.gateway, s.h, users, functions, o.seed)
 	defer s.load.Stop()
 	return s.faults(ctx)
 }

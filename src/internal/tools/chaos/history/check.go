@@ -192,8 +192,8 @@ const slack = 2 * time.Second
 func (c *check) stops() {
 	for _, stop := range c.h.stops {
 		for _, call := range c.h.calls {
-			if stop.Worker == "" && stop.Gently && call.Broke && call.Answered.After(stop.At) && call.Sent.Before(stop.Until) {
-				c.breach("V9", call.Answered, []string{call.ID}, "a call of %s broke while an API was started again", call.User)
+			if stop.Worker == "" && stop.Gently && call.Broke != "" && call.Answered.After(stop.At) && call.Sent.Before(stop.Until) {
+				c.breach("V9", call.Answered, []string{call.ID}, "a call of %s broke while an API was started again: %s", call.User, call.Broke)
 			}
 		}
 		if stop.Worker == "" {
@@ -279,7 +279,7 @@ func (c *check) lists() {
 			}
 			if _, told := c.accepted[s.ID]; !told {
 				more = append(more, s.ID)
-				if len(c.starts[s.ID]) > 0 {
+				if starts := c.starts[s.ID]; len(starts) > 0 && len(c.byToken[starts[0].Token]) == 0 {
 					ran = append(ran, s.ID)
 				}
 			}
@@ -294,9 +294,12 @@ func (c *check) lists() {
 				c.breach("V4", time.Time{}, ids, "at the end %d activations of %s %s", len(ids), user, words)
 			}
 		}
-		if len(ran) > unknown || len(more) > unknown+refused {
-			c.breach("V4", time.Time{}, more, "%d activations of %s are there that were not accepted, and %d of them ran; of %d calls the outcome was not told, %d were refused",
-				len(more), user, len(ran), unknown, refused)
+		if len(ran) > 0 {
+			c.breach("V4", time.Time{}, ran, "%d activations of %s ran that nobody has called for", len(ran), user)
+		}
+		if len(more) > unknown+refused { // of one that was refused a record may tell that it was not run
+			c.breach("V4", time.Time{}, more, "%d activations of %s are there that were not accepted; of %d calls the outcome was not told, %d were refused",
+				len(more), user, unknown, refused)
 		}
 	}
 }

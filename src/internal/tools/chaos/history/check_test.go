@@ -99,6 +99,11 @@ func TestHistory_Check(t *testing.T) {
 		{"V4: more than was accepted", func(h *history.History) {
 			h.Listed("ann", []history.Sight{{ID: "a", State: "succeeded"}, {ID: "x", State: "lost"}})
 		}, "V4"},
+		{"V4: run and never called for", func(h *history.History) {
+			h.Called(history.Call{Token: "t-b", User: "ann"})
+			h.Did(history.Step{ID: "x", Token: "t-x", Attempt: 1, At: at(3)})
+			h.Listed("ann", []history.Sight{{ID: "a", State: "succeeded"}, {ID: "x", State: "succeeded"}})
+		}, "V4"},
 		{"V4: twice in the history", func(h *history.History) {
 			h.Listed("ann", []history.Sight{{ID: "a", State: "succeeded"}, {ID: "a", State: "succeeded"}})
 		}, "V4"},
@@ -112,11 +117,11 @@ func TestHistory_Check(t *testing.T) {
 			h.Stopped(history.Stop{Worker: "w1", At: at(2.5), Gently: true})
 		}, "V9"},
 		{"V9: a call breaks while an API is started again", func(h *history.History) {
-			h.Called(history.Call{Token: "t-b", Broke: true, Sent: at(1), Answered: at(3)})
+			h.Called(history.Call{Token: "t-b", Broke: "EOF", Sent: at(1), Answered: at(3)})
 			h.Stopped(history.Stop{At: at(2), Until: at(4), Gently: true})
 		}, "V9"},
 		{"a call that breaks at another time", func(h *history.History) {
-			h.Called(history.Call{Token: "t-b", Broke: true, Sent: at(1), Answered: at(1.5)})
+			h.Called(history.Call{Token: "t-b", Broke: "EOF", Sent: at(1), Answered: at(1.5)})
 			h.Stopped(history.Stop{At: at(2), Until: at(4), Gently: true})
 		}, ""},
 		{"V10: other bytes", func(h *history.History) { h.Read("a", []byte("result\n"), []byte("result")) }, "V10"},

@@ -32,7 +32,7 @@ type Call struct {
 
 	Outcome Outcome
 	ID      string // "" where it was not told
-	Broke   bool   // the connection was refused, or broke
+	Broke   string // how the connection was refused, or broke; "" where it was answered
 	Good    bool   // answered as the service promises when nothing fails: 200, or 202 where that was asked for
 	Strange string // what nobody may be answered, whatever fails
 }

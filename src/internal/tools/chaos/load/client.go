@@ -40,7 +40,6 @@ type Load struct {
 	g         *Gateway
 	h         *history.History
 	functions []Function
-	keys      bool // calls have an Idempotency-Key at times
 
 	tokens  atomic.Int64
 	calling atomic.Bool // false: what was called for is seen to its end, and nothing new is
@@ -49,9 +48,9 @@ type Load struct {
 }
 
 // Start begins to call: each client of each user makes one call after the other. Choices follow the seed.
-func Start(ctx context.Context, g *Gateway, h *history.History, users []User, functions []Function, keys bool, seed uint64) *Load {
+func Start(ctx context.Context, g *Gateway, h *history.History, users []User, functions []Function, seed uint64) *Load {
 	ctx, stop := context.WithCancel(ctx)
-	l := &Load{g: g, h: h, functions: functions, keys: keys, stop: stop}
+	l := &Load{g: g, h: h, functions: functions, stop: stop}
 	l.calling.Store(true)
 	for k, u := range users {
 		for n := range u.Waiting + u.Async {
@@ -88,7 +87,7 @@ func (l *Load) client(ctx context.Context, who User, async bool, random *rand.Ra
 		if !async {
 			c.Longest = longest
 		}
-		if l.keys && random.IntN(4) == 0 {
+		if random.IntN(4) == 0 {
 			c.Key = "key-" + c.Token
 		}
 		wait := l.call(ctx, who, async, c, parameter, result)
@@ -180,8 +179,10 @@ func (l *Load) once(ctx context.Context, who User, async bool, c history.Call, p
 	if ctx.Err() != nil && a.Err != nil {
 		c.Longest = 0 // it was given up
 	}
-	l.judge(&c, a, async)
-	c.Broke = c.Broke && ctx.Err() == nil
+	judge(&c, a, async)
+	if ctx.Err() != nil {
+		c.Broke = ""
+	}
 	l.h.Called(c)
 	switch {
 	case a.Err == nil && a.Status == http.StatusOK:
@@ -196,9 +197,9 @@ func (l *Load) once(ctx context.Context, who User, async bool, c history.Call, p
 }
 
 // judge says what a caller knows from an answer.
-func (l *Load) judge(c *history.Call, a Answer, async bool) {
+func judge(c *history.Call, a Answer, async bool) {
 	if a.Err != nil {
-		c.Broke = true
+		c.Broke = a.Err.Error()
 		if !a.Sent {
 			c.Outcome = history.Refused
 		}
@@ -220,7 +221,7 @@ func (l *Load) judge(c *history.Call, a Answer, async bool) {
 		c.Outcome, c.Good = history.Accepted, true
 	case a.Status == http.StatusAccepted, a.Status == http.StatusBadGateway:
 		c.Outcome = history.Accepted
-	case a.Status == http.StatusServiceUnavailable && p.OutcomeUnknown:
+	case a.Status == http.StatusServiceUnavailable && p.OutcomeUnknown, a.Status == http.StatusConflict && p.Reason == "idempotency_in_progress":
 	case a.Status == http.StatusServiceUnavailable && p.Reason == "no_worker" && c.ID != "":
 		c.Outcome = history.Accepted
 	case a.Status == http.StatusServiceUnavailable && p.Retryable, a.Status == http.StatusTooManyRequests:

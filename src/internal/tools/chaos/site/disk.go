@@ -35,13 +35,15 @@ func (d *Disk) Fill(free int64) error {
 		return fmt.Errorf("fill %s: %w", d.Dir, err)
 	}
 	defer func() { _ = f.Close() }() // its size is all that matters
+	const chunk, last = 64 << 10, 16 << 20
 	size := int64(s.Bavail)*s.Bsize - free
-	const chunk = 64 << 10
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, max(size-16*chunk, chunk)); err != nil {
-		return fmt.Errorf("fill %s: %w", d.Dir, err)
+	at := max(0, size-last)
+	if at > 0 {
+		if err := unix.Fallocate(int(f.Fd()), 0, 0, at); err != nil {
+			return fmt.Errorf("fill %s: %w", d.Dir, err)
+		}
 	}
-	// The last of it piece by piece: others write too.
-	for at := max(size-16*chunk, chunk); at < size; at += chunk {
+	for ; at < size; at += chunk { // piece by piece: others write too
 		if _, err := f.WriteAt(make([]byte, min(chunk, size-at)), at); errors.Is(err, unix.ENOSPC) {
 			return nil
 		} else if err != nil {

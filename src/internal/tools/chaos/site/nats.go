@@ -56,7 +56,7 @@ func (s *Site) newServer(n int) (*Server, error) {
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
 		return nil, err
 	}
-	server.Process = newProcess(name, s.logs, s.environ(), "ip", "netns", "exec", s.network.namespace, s.natsServer, "-c", file)
+	server.Process = newProcess(name, s.logs, s.environ(), "ip", "netns", "exec", s.network.prefix, s.natsServer, "-c", file)
 	return server, nil
 }
 

@@ -11,9 +11,9 @@ import (
 // network is the namespace that the NATS servers are in, with a cable for each daemon, and one for this program. The addresses are
 // of the block for tests of networks (198.18.0.0/15); none of it leaves this host, whatever becomes of a cable.
 type network struct {
-	namespace, prefix, route string
-	third                    byte // of the addresses 198.18.THIRD.*
-	cables                   []*Cable
+	prefix string // of all names, and the name of the namespace
+	third  byte   // of the addresses 198.18.THIRD.*
+	cables []*Cable
 }
 
 // Cable is one way to the NATS servers.
@@ -27,30 +27,29 @@ func newNetwork(ctx context.Context, cables int) (n *network, err error) {
 	var random [3]byte
 	_, _ = rand.Read(random[:]) // never fails
 	n = &network{third: random[0], prefix: fmt.Sprintf("fc%x", random[1:])}
-	n.namespace, n.route = n.prefix, fmt.Sprintf("198.18.%d.0/24", n.third)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close(context.WithoutCancel(ctx)))
 		}
 	}()
-	if err := ip(ctx, "netns", "add", n.namespace); err != nil {
+	if err := ip(ctx, "netns", "add", n.prefix); err != nil {
 		return n, err
 	}
-	if err := ip(ctx, "-n", n.namespace, "link", "set", "lo", "up"); err != nil {
+	if err := ip(ctx, "-n", n.prefix, "link", "set", "lo", "up"); err != nil {
 		return n, err
 	}
-	if err := ip(ctx, "route", "add", "unreachable", n.route, "metric", "4096"); err != nil {
+	if err := ip(ctx, "route", "add", "unreachable", n.route(), "metric", "4096"); err != nil {
 		return n, err
 	}
 	for k := range cables {
 		near, far := fmt.Sprintf("%s-%d", n.prefix, k), fmt.Sprintf("far-%d", k)
-		c := &Cable{Near: n.address(4*k + 1), Far: n.address(4*k + 2), namespace: n.namespace, device: far}
+		c := &Cable{Near: n.address(4*k + 1), Far: n.address(4*k + 2), namespace: n.prefix, device: far}
 		for _, args := range [][]string{
-			{"link", "add", near, "type", "veth", "peer", "name", far, "netns", n.namespace},
+			{"link", "add", near, "type", "veth", "peer", "name", far, "netns", n.prefix},
 			{"addr", "add", c.Near + "/30", "dev", near},
 			{"link", "set", near, "up"},
-			{"-n", n.namespace, "addr", "add", c.Far + "/30", "dev", far},
-			{"-n", n.namespace, "link", "set", far, "up"},
+			{"-n", n.prefix, "addr", "add", c.Far + "/30", "dev", far},
+			{"-n", n.prefix, "link", "set", far, "up"},
 		} {
 			if err := ip(ctx, args...); err != nil {
 				return n, err
@@ -61,6 +60,7 @@ func newNetwork(ctx context.Context, cables int) (n *network, err error) {
 	return n, nil
 }
 
+func (n *network) route() string           { return fmt.Sprintf("198.18.%d.0/24", n.third) }
 func (n *network) address(last int) string { return fmt.Sprintf("198.18.%d.%d", n.third, last) }
 
 // far are the addresses of all far ends.
@@ -82,11 +82,11 @@ func (c *Cable) Plug(ctx context.Context) error {
 }
 
 func (n *network) close(ctx context.Context) error {
-	errs := []error{ip(ctx, "route", "del", "unreachable", n.route, "metric", "4096")}
+	errs := []error{ip(ctx, "route", "del", "unreachable", n.route(), "metric", "4096")}
 	for k := range n.cables {
 		errs = append(errs, ip(ctx, "link", "del", fmt.Sprintf("%s-%d", n.prefix, k)))
 	}
-	return errors.Join(append(errs, ip(ctx, "netns", "del", n.namespace))...)
+	return errors.Join(append(errs, ip(ctx, "netns", "del", n.prefix))...)
 }
 
 func ip(ctx context.Context, args ...string) error {

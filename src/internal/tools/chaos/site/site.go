@@ -29,6 +29,7 @@ type Site struct {
 
 	harness       *harness
 	dir, logs     string
+	locked        *os.File
 	natsServer    string // the program
 	authority     *authority
 	authorization string
@@ -64,7 +65,10 @@ func Start(ctx context.Context, logs string) (s *Site, err error) {
 			return s, err
 		}
 	}
-	if s.dir, err = os.MkdirTemp("", "fc"); err != nil { // short: sockets are below it
+	if err := sweep(ctx); err != nil {
+		return s, err
+	}
+	if s.dir, err = os.MkdirTemp("", prefix); err != nil { // short: sockets are below it
 		return s, err
 	}
 	if err := os.Chmod(s.dir, 0o711); err != nil { // containers reach their sockets through it
@@ -116,6 +120,9 @@ func (s *Site) lay(ctx context.Context) (err error) {
 		return err
 	}
 	if s.network, err = newNetwork(ctx, 5); err != nil {
+		return err
+	}
+	if err := s.lock(); err != nil {
 		return err
 	}
 	s.own = s.network.cables[0]
@@ -276,7 +283,11 @@ func (s *Site) Close(ctx context.Context) error {
 	if s.network != nil {
 		errs = append(errs, s.network.close(ctx))
 	}
-	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+	errs = append(errs, os.RemoveAll(s.dir))
+	if s.locked != nil {
+		errs = append(errs, s.locked.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func newReader(b []byte) io.Reader { return bytes.NewReader(b) }
