@@ -119,6 +119,9 @@ func (w *Worker) look(a *activation) (verdict, *faena.Record, uint64, error) {
 	if err != nil {
 		return drop, nil, 0, err
 	}
+	if a.lapsed(w.every.fence) { // what is read is of whoever was given it since
+		return drop, nil, 0, errFenced
+	}
 	v := w.judge(a, rec)
 	if v == proceed && rec.State == faena.StateRunning {
 		a.takesOver(rec)
@@ -147,6 +150,9 @@ func (w *Worker) read(ctx context.Context, a *activation) (*faena.Record, uint64
 // it now, with the record as it was found changed.
 func (w *Worker) claim(ctx context.Context, a *activation, rec *faena.Record, rev uint64) (verdict, *faena.Record, uint64, error) {
 	for pause := firstPause; ; pause = next(pause) {
+		if a.lapsed(w.every.fence) { // whoever was given it since would take this worker for a lost one
+			return drop, nil, 0, errFenced
+		}
 		mine := *rec
 		if err := w.take(a, &mine); err != nil {
 			return drop, nil, 0, err
@@ -167,8 +173,12 @@ func (w *Worker) claim(ctx context.Context, a *activation, rec *faena.Record, re
 			a.claimed(rec, rev) // the answer was lost, the write was not
 			return proceed, rec, rev, nil
 		}
-		if v := w.judge(a, rec); v != proceed {
+		v := w.judge(a, rec)
+		if v != proceed && !a.lapsed(w.every.fence) {
 			return v, rec, rev, nil
+		}
+		if rec != nil && rec.State == faena.StateRunning {
+			a.takesOver(rec)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -14,12 +13,8 @@ import (
 	"faena.dev/faena/internal/failpoint"
 )
 
-const (
-	// buryFor is how long a dead letter is tried to be written. After that its activation's message is left for redelivery.
-	buryFor = 10 * time.Second
-	// maxRaw is how much of a message that cannot be read is kept, so that its letter fits into a message of its own.
-	maxRaw = 700 << 10
-)
+// buryFor is how long a dead letter is tried to be written. After that its activation's message is left for redelivery.
+const buryFor = 10 * time.Second
 
 // letter is the dead letter of an activation that ends for reason, as rec says with its last attempt; nil where none is to be
 // written. Somebody who waits is told of the end, and what was cancelled or never started has an end that its user asked for.
@@ -109,10 +104,6 @@ func (w *Worker) refuse(a *activation) {
 	w.logOf(a).Error("a message cannot be read", "sequence", d.Sequence, "error", cause)
 	l := &faena.DeadLetter{Schema: faena.SchemaVersion, ID: a.id, User: a.user, Group: a.group, Reason: faena.ReasonWorkerLost,
 		Message: "Its message cannot be read, so that it is not run.", Worker: w.o.ID, Raw: d.Raw, At: clock.Now()}
-	if len(l.Raw) > maxRaw {
-		l.Raw = bytes.Clone(l.Raw[:maxRaw])
-		l.Message += fmt.Sprintf(" Of its %d bytes the first %d are kept.", len(d.Raw), maxRaw)
-	}
 	if d.Message != nil {
 		l.Parameter = d.Message.Parameter
 	}
@@ -153,9 +144,9 @@ func (w *Worker) refuse(a *activation) {
 	}
 }
 
-// nameless is the id of a dead letter of a message that has none: the same for each delivery of it.
+// nameless is the id of a dead letter of a message that has none, which no API has written: the same for each delivery of it.
 func nameless(group string, sequence uint64) string {
 	sum := sha256.Sum256([]byte(group + "/" + strconv.FormatUint(sequence, 10)))
-	sum[6], sum[8] = sum[6]&0x0f|0x80, sum[8]&0x3f|0x80 // a UUID of version 8: its bytes are our own business
+	sum[6], sum[8] = sum[6]&0x0f|0x70, sum[8]&0x3f|0x80 // the form of an activation's id
 	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
 }

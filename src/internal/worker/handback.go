@@ -21,7 +21,7 @@ func (w *Worker) giveBack(a *activation, delay time.Duration) {
 	w.held.remove(a)
 	failpoint.Hit("worker/before-nak")
 	err := once(context.WithoutCancel(a.ctx), func(ctx context.Context) error {
-		return a.delivery.Nak(ctx, min(max(delay, 0), longestHandBack))
+		return a.delivery.Nak(ctx, min(max(delay, 0), faena.MaxSlotDelay))
 	})
 	if err != nil {
 		w.logOf(a).Warn("a message could not be handed back", "error", err)

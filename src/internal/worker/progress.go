@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"faena.dev/faena/internal/faena"
@@ -13,8 +14,9 @@ import (
 // progress confirms everything that the worker holds and re-reads its records: one ticker for all. A confirmation is
 // a request that the server answers; one without an answer is none.
 type progress struct {
-	w    *Worker
-	tick time.Duration
+	w     *Worker
+	tick  time.Duration
+	vigil vigil
 
 	mu     sync.Mutex // guards closed, so that nothing starts once the loop waits for wg
 	closed bool
@@ -31,6 +33,7 @@ func (p *progress) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-t.C:
+			p.vigil.look(time.Now(), p.w.every.stall)
 			p.w.held.each(func(a *activation) { p.look(ctx, a, now) })
 		}
 	}
@@ -120,4 +123,30 @@ func (p *progress) cancelled(ctx context.Context, id string) {
 	if a := p.w.held.get(id); a != nil && ctx.Err() == nil {
 		p.check(ctx, a, false)
 	}
+}
+
+// doubtFor is how long after a stall all has come that had been waiting for this process.
+const doubtFor = 5 * time.Second
+
+// vigil notices that this process has stood still: it was stopped, or its host was. What arrives then may have waited for it for
+// so long that somebody else has been given it meanwhile. It is safe for concurrent use.
+type vigil struct {
+	began time.Time
+	last  atomic.Int64 // nanoseconds after began: the last look
+	until atomic.Int64 // likewise: until when what arrives is doubtful
+}
+
+// look is called often.
+func (v *vigil) look(now time.Time, stall time.Duration) {
+	at := now.Sub(v.began)
+	if at-time.Duration(v.last.Load()) >= stall {
+		v.until.Store(int64(at + doubtFor))
+	}
+	v.last.Store(int64(at))
+}
+
+// doubtful reports whether what arrives now may have waited for longer than stall.
+func (v *vigil) doubtful(now time.Time, stall time.Duration) bool {
+	at := now.Sub(v.began)
+	return at-time.Duration(v.last.Load()) >= stall || at < time.Duration(v.until.Load())
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"faena.dev/faena/internal/seal"
 	"faena.dev/faena/internal/telemetry"
 	"faena.dev/faena/internal/wiring"
+	"faena.dev/faena/internal/worker"
 )
 
 // childVariable makes this test binary a worker instead of running its tests.
@@ -25,22 +28,24 @@ const childVariable = "WORKER_TEST_CHILD"
 
 type child struct {
 	place
-	URLs []string
+	URLs  []string
+	Every worker.Every
 }
 
 // three are places for three, two of which have a processor.
 func three(o *wiring.WorkerOptions) { o.Pool.Places, o.Pool.CPUs = 3, 2 }
 
-// beWorker is a worker until it is killed, or whoever started it is gone.
+// beWorker is a worker until it is killed, or whoever started it lets go of its standard input.
 func beWorker(settings string) {
 	var c child
 	err := json.Unmarshal([]byte(settings), &c)
 	if err == nil {
+		ctx, end := context.WithCancel(context.Background())
 		go func() {
 			_, _ = io.Copy(io.Discard, os.Stdin)
-			os.Exit(1)
+			end()
 		}()
-		err = c.run(context.Background())
+		err = c.run(ctx)
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
@@ -61,30 +66,51 @@ func (c child) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.Run(ctx)
+	w.Quicken(c.Every)
+	err = w.Run(ctx)
+	w.Close()
+	return err
+}
+
+// process is a worker in a process of its own.
+type process struct {
+	s    *site
+	id   string
+	log  *log
+	cmd  *exec.Cmd
+	kill func()
+}
+
+// signal sends it a signal.
+func (p *process) signal(sig os.Signal) {
+	p.s.t.Helper()
+	p.s.check(p.cmd.Process.Signal(sig))
 }
 
 // child starts a worker in a process of its own, with the identity and the directory that hand gives to one of that name.
-func (s *site) child(id string) (kill func()) {
+func (s *site) child(id string, every worker.Every) *process {
 	s.t.Helper()
 	c := child{place{ID: id + "-" + filepath.Base(s.dir), DataDir: filepath.Join(s.dir, id), InitPath: faenatest.InitBinary(s.t),
-		DockerHost: faenatest.Engine(s.t).Host}, s.urls}
+		DockerHost: faenatest.Engine(s.t).Host}, s.urls, every}
 	s.check(os.MkdirAll(c.DataDir, 0o711))
 	faenatest.NoContainersLeft(s.t, c.ID)
 	settings, err := json.Marshal(c)
 	s.check(err)
-	cmd := exec.CommandContext(s.t.Context(), os.Args[0])
-	cmd.Env, cmd.Stderr = append(os.Environ(), childVariable+"="+string(settings)), s.t.Output()
-	stdin, err := cmd.StdinPipe()
+	p := &process{s: s, id: c.ID, log: &log{to: s.t.Output()}, cmd: exec.CommandContext(s.t.Context(), os.Args[0])}
+	p.cmd.Env, p.cmd.Stderr = append(os.Environ(), childVariable+"="+string(settings)), p.log
+	stdin, err := p.cmd.StdinPipe()
 	s.check(err)
-	s.check(cmd.Start())
-	kill = func() {
-		_ = cmd.Process.Kill() // it may be gone
-		_ = cmd.Wait()
-		_ = stdin.Close()
+	s.check(p.cmd.Start())
+	wait := sync.OnceFunc(func() { _ = p.cmd.Wait() }) // however it ends
+	p.kill = func() {
+		s.check(p.cmd.Process.Kill())
+		wait()
 	}
-	s.t.Cleanup(kill)
-	return kill
+	s.t.Cleanup(func() { // unless it was killed it ends as a worker should
+		_ = stdin.Close()
+		wait()
+	})
+	return p
 }
 
 // TestWorker_Killed: what a worker held that was killed with SIGKILL is settled, or run again where it may be, soon after it is
@@ -92,17 +118,14 @@ func (s *site) child(id string) (kill func()) {
 func TestWorker_Killed(t *testing.T) {
 	t.Parallel()
 	s := open(t, 0, natstest.Start(t, natstest.Options{}))
-	kill := s.child("killed")
+	p := s.child("killed", worker.Every{})
 	once := s.send(s.function("once", nil, "stubborn"), "")
 	again := s.send(s.function("again", func(r *faena.Revision) { r.Spec.Retries = 1 }, "sleep", "3000"), "")
 	s.is(once, faena.StateRunning)
 	first := s.is(again, faena.StateRunning)
 	waits := s.send(s.function("waits", nil), "arg") // for a processor, with the worker
-	faenatest.Eventually(t, patience, "all are held", func() bool {
-		n, err := s.bus.Pending(t.Context(), group)
-		return err == nil && n == 0
-	})
-	kill()
+	s.wrote(waits, "")                               // its holder says so
+	p.kill()
 
 	began := time.Now()
 	h := s.run("killed", three)
@@ -129,5 +152,45 @@ func TestWorker_Killed(t *testing.T) {
 	}
 	if d, _, err := s.bus.DeadLetter(t.Context(), group, "ana", once); err != nil || d.Reason != faena.ReasonWorkerLost || d.Attempts != 1 {
 		t.Errorf("the dead letter of what was lost: %+v, %v", d, err)
+	}
+}
+
+// TestWorker_Stopped: a worker that was stopped for a while does nothing about what it was given before, or meanwhile: that is
+// somebody else's by then.
+func TestWorker_Stopped(t *testing.T) {
+	t.Parallel()
+	s := open(t, 6*time.Second, natstest.Start(t, natstest.Options{}))
+	every := worker.Every{Tick: 50 * time.Millisecond, Progress: 500 * time.Millisecond, Fence: 5 * time.Second, Stall: 3 * time.Second}
+	p := s.child("stopped", every)
+	faenatest.Eventually(t, patience, "it takes activations", func() bool { return p.log.has("ready for activations") })
+	rev := s.function("f", nil, "sleep", "8000")
+	again := s.function("again", func(r *faena.Revision) { r.Spec.Retries = 1 }, "sleep", "8000")
+	held := s.send(s.function("held", func(r *faena.Revision) { r.Spec.Retries = 1 }, "sleep", "8000"), "")
+	s.is(held, faena.StateRunning)
+	p.signal(syscall.SIGSTOP)
+	given := []string{s.send(rev, ""), s.send(again, "")} // its pulls are the first in line
+	faenatest.Eventually(t, patience, "they are delivered", func() bool {
+		n, err := s.bus.Pending(t.Context(), group)
+		return err == nil && n == 0
+	})
+	heir := s.quick("heir", every, three)
+	for _, id := range given {
+		s.is(id, faena.StateRunning)
+	}
+	p.signal(syscall.SIGCONT)
+	faenatest.Eventually(t, patience, "it has given up all three", func() bool {
+		return p.log.count("given up before it started") == 2 && p.log.has("was killed and given up")
+	})
+	for _, id := range given {
+		if r := s.ended(id); r.State != faena.StateSucceeded || r.Worker != heir.id || r.Attempt != 1 {
+			t.Errorf("what it was given while it was stopped: %+v", r)
+		}
+	}
+	if r := s.ended(held); r.State != faena.StateSucceeded || r.Worker != heir.id || r.Attempt != 2 {
+		t.Errorf("what it ran: %+v", r)
+	}
+	s.quiet()
+	if r := s.call(s.function("after", nil), "arg"); r.State != faena.StateSucceeded {
+		t.Errorf("afterwards: %+v", r)
 	}
 }

@@ -12,10 +12,6 @@ import (
 	"faena.dev/faena/internal/failpoint"
 )
 
-// longestHandBack is how long a message stays away at most before its record is looked at again. A longer delay is waited for in
-// parts: each is waited for in this process, which does not depend on how the server counts (natsbus/DESIGN.md).
-const longestHandBack = faena.AckWait / 2
-
 // again reports whether an activation whose attempt has ended for reason is run once more, and after how long. What a worker that
 // stops has cut short is no fault of the function: nothing is gained by a pause.
 func (w *Worker) again(a *activation, reason faena.Reason, attempt int) (after time.Duration, again bool) {
@@ -98,6 +94,9 @@ func (w *Worker) unprepared(a *activation, err error) {
 	}
 	v := w.judge(a, rec)
 	switch {
+	case a.lapsed(w.every.fence):
+		w.setAside(a, errFenced)
+		return
 	case v != proceed:
 	case !ended:
 		w.failUnrun(a, rec, rev, err)

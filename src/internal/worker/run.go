@@ -38,6 +38,11 @@ func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 		defer w.held.remove(a)
 	}
 	failpoint.Hit("worker/delivered")
+	if w.progress.vigil.doubtful(a.received, w.every.stall) {
+		a.fenced.Store(true)
+		w.setAside(a, errFenced)
+		return
+	}
 	if !d.readable() {
 		w.refuse(a)
 		return

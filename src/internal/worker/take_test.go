@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -144,9 +145,13 @@ func TestWorker_OtherVersion(t *testing.T) {
 	handedBack := func(t *testing.T, where, id string) {
 		faenatest.Eventually(t, patience, "it is met again and again", func() bool { return h.metric(`faena_unreadable_total{where="`+where+`"}`) >= 3 })
 		s.says("arg", rev, "arg")
-		if n, err := s.bus.QueueDepth(t.Context(), group); err != nil || n != 1 {
-			t.Errorf("%d messages wait, %v, want the one that cannot be read", n, err)
-		}
+		faenatest.EventuallyNil(t, patience, "only the one that cannot be read waits", func() error {
+			n, err := s.bus.QueueDepth(t.Context(), group)
+			if err == nil && n != 1 {
+				err = fmt.Errorf("%d messages wait", n)
+			}
+			return err
+		})
 		if n := h.log.count("activation_id=" + id); n != 1 {
 			t.Errorf("the log has %d lines of it, want 1", n)
 		}

@@ -89,13 +89,14 @@ type periods struct {
 	launch                         time.Duration // that making a container may take
 	unread                         time.Duration // that what another version has written stays away
 	bury                           time.Duration // that a dead letter is tried to be written
+	stall                          time.Duration // that this process may stand still before what it is given then is doubtful
 }
 
 func defaultPeriods() periods {
 	return periods{
 		progressTick: time.Second, progress: faena.ProgressEvery, fence: faena.FenceAfter,
 		heartbeat: faena.HeartbeatTTL / 3, ping: 2 * time.Second, sweep: time.Minute, images: time.Minute,
-		pool: time.Second, launch: launchTimeout, unread: 10 * time.Second, bury: buryFor,
+		pool: time.Second, launch: launchTimeout, unread: 10 * time.Second, bury: buryFor, stall: faena.AckWait / 2,
 	}
 }
 
@@ -164,7 +165,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer stopRunning(nil)
 	defer stopClaiming(nil)
 
-	w.progress = &progress{w: w, tick: w.every.progressTick}
+	w.progress = &progress{w: w, tick: w.every.progressTick, vigil: vigil{began: time.Now()}}
 	w.pool.open(base)
 	stopSignals, err := w.listen(base)
 	if err != nil {
