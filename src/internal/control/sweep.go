@@ -168,7 +168,6 @@ func (s *sweeper) remind(ctx context.Context, r *faena.Record, rev uint64) error
 	if _, err := s.c.o.Bus.UpdateRecord(ctx, r, rev); err != nil && !errors.Is(err, faena.ErrStale) {
 		return err
 	}
-	failpoint.Hit("leader/recorder-reminded")
 	return nil
 }
 
