@@ -18,7 +18,8 @@ func FuzzGateway_Headers(f *testing.F) {
 	for _, s := range []string{"X-Consumer-Username: ann", "x-consumer-username: ann", "X_Consumer_Username: ann", "X-Consumer_Username: ann\nX-Consumer-Username: bob",
 		"X-Consumer-Username: ann\nX-Consumer-Username: ann", "X-Consumer-Username: ann\nx_consumer_username: bob", "X-CONSUMER-USERNAME:ann", "X-Consumer-Username: ann,bob",
 		"X-Consumer-Username:", "X-Consumer-Username : ann", " X-Consumer-Username: ann", "X-Consumer-Username: ann\n bob", "X-Consumer-Username: ../ann", "X-Consumer-Username: ann\x00",
-		"Connection: X-Consumer-Username\nX-Consumer-Username: ann", "X-Consumer-Username: ann\nAuthorization: Basic YW5uOng=", "Trailer: X-Consumer-Username"} {
+		"Connection: X-Consumer-Username\nX-Consumer-Username: ann", "X-Consumer-Username: ann\nAuthorization: Basic YW5uOng=", "Trailer: X-Consumer-Username",
+		"X-Consumer-Username: ann\nXConsumerUsername: bob"} {
 		f.Add(s)
 	}
 	g := NewGateway(func(_ context.Context, name string) (faena.User, error) { return faena.User{Name: name}, nil }, "gateway.example")
@@ -43,7 +44,7 @@ func FuzzGateway_Headers(f *testing.F) {
 		}
 		var says []string
 		for name, values := range r.Header {
-			if strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(name)) == "xconsumerusername" {
+			if strings.ToLower(strings.ReplaceAll(name, "_", "-")) == "x-consumer-username" {
 				says = append(says, values...)
 			}
 		}

@@ -38,7 +38,7 @@ func (e *Exceptions) Decode(text string) error {
 	for _, w := range words {
 		x, err := exception(w)
 		if err != nil {
-			return fmt.Errorf("has %q, which %w", w, err)
+			return fmt.Errorf("has %s, which %w", quote(w), err)
 		}
 		*e = append(*e, x)
 	}

@@ -27,6 +27,9 @@ func FuzzLoad(f *testing.F) {
 			f.Add(uint8(2), uint8(i), uint8(i+1), v, "x")
 		}
 	}
+	for i, s := range Settings(&Up{}) {
+		f.Add(uint8(0), uint8(i), uint8(i), strings.Repeat("\xff\n", 2000), s.Default)
+	}
 	f.Fuzz(func(t *testing.T, which, first, second uint8, a, b string) {
 		load := loaders[int(which)%len(loaders)]
 		fresh, _ := load(nil)

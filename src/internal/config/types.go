@@ -120,7 +120,7 @@ func (h *Hosts) Decode(text string) error {
 	}
 	for _, w := range words {
 		if !hostPattern.MatchString(w) {
-			return fmt.Errorf("has %q, which is no host or host:port", w)
+			return fmt.Errorf("has %s, which is no host or host:port", quote(w))
 		}
 	}
 	*h = Hosts(words)
@@ -150,7 +150,7 @@ func (p *Prefixes) Decode(text string) error {
 			prefix, err = netip.PrefixFrom(ip, ip.BitLen()), nil
 		}
 		if err != nil {
-			return fmt.Errorf("has %q, which is no prefix", w)
+			return fmt.Errorf("has %s, which is no prefix", quote(w))
 		}
 		*p = append(*p, prefix.Masked())
 	}
