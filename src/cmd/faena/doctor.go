@@ -136,6 +136,9 @@ func (d *doctor) workers(ctx context.Context, c *client.Client) []client.Worker 
 		} else if !w.Draining {
 			d.note("worker "+w.ID, "", errors.New(w.NotReady))
 		}
+		if w.Unfiltered != "" {
+			d.note("packets of "+w.ID, "", errors.New("functions reach its host and whatever it reaches: "+w.Unfiltered))
+		}
 	}
 	if err == nil && ready == 0 {
 		err = errors.New("no worker is ready: look at the log of faena-worker, or of faena up")

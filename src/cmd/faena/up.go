@@ -26,16 +26,19 @@ import (
 var ownVariables = []string{"FAENA_PROFILE"}
 
 func (a *app) upCommand() *cobra.Command {
-	return &cobra.Command{
+	unfiltered := false
+	cmd := &cobra.Command{
 		Use: "up", Short: "Run the whole appliance in this process, until Ctrl-C", Args: exactly(0),
 		Long: `Run the whole appliance in this process: queue, documents, image registry, API and one worker.
-It needs a Docker Engine and nothing else, keeps everything below one directory, and begins again where it was.
+It needs a Docker Engine and, for the rules that keep functions from this host and from private networks, CAP_NET_ADMIN, which root has.
+It keeps everything below one directory, and begins again where it was.
 Settings are environment variables; docs/settings.md lists them.`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			c, err := config.LoadUp(a.environ, ownVariables...)
 			if err != nil {
 				return usage{err}
 			}
+			c.Worker.AllowUnfiltered = c.Worker.AllowUnfiltered || unfiltered
 			limitMemory()
 			ctx := cmd.Context()
 			log := telemetry.NewLogger(a.err, c.Log.Format == config.LogJSON, c.Log.Level)
@@ -59,6 +62,9 @@ Settings are environment variables; docs/settings.md lists them.`,
 			return appliance.Run(ctx, func() { a.greet(c, appliance) })
 		},
 	}
+	cmd.Flags().BoolVar(&unfiltered, "allow-unfiltered", false,
+		"run functions also where their packets cannot be filtered: they reach this host then, and all that it reaches")
+	return cmd
 }
 
 // memoryLimit is when the appliance begins to give memory back sooner, unless GOMEMLIMIT says otherwise. The messaging

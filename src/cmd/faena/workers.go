@@ -60,6 +60,8 @@ func workerRows(list []client.Worker) [][]string {
 			state = "draining"
 		case !w.Ready:
 			state = w.NotReady
+		case w.Unfiltered != "":
+			state = "ready, but packets are not filtered"
 		}
 		rows = append(rows, []string{w.ID, w.Group, w.Version, fmt.Sprint(w.Places), fmt.Sprint(w.Busy), fmt.Sprint(w.Containers), mebibytes(w.MemoryBytes), state})
 	}

@@ -846,7 +846,10 @@ type Worker struct {
 	Ready     bool      `json:"ready"`
 	SeenAt    time.Time `json:"seen_at"`
 	StartedAt time.Time `json:"started_at"`
-	Version   string    `json:"version"`
+
+	// Unfiltered Why functions reach whatever its host reaches, and the host; absent where packet rules keep them from it.
+	Unfiltered string `json:"unfiltered,omitempty"`
+	Version    string `json:"version"`
 }
 
 // WorkerList defines model for WorkerList.

@@ -99,7 +99,7 @@ func showUser(u faena.User) User {
 
 func showWorker(w faena.Worker) Worker {
 	return Worker{ID: w.ID, Group: w.Group, Host: w.Host, Version: w.Version, Places: w.Places, MemoryBytes: w.MemoryBytes,
-		MilliCpus: w.MilliCPUs, Busy: w.Busy, Containers: w.Containers, Ready: w.NotReady == "" && !w.Draining, NotReady: w.NotReady,
+		MilliCpus: w.MilliCPUs, Busy: w.Busy, Containers: w.Containers, Ready: w.NotReady == "" && !w.Draining, NotReady: w.NotReady, Unfiltered: w.Unfiltered,
 		Draining: w.Draining, StartedAt: w.StartedAt, SeenAt: w.SeenAt}
 }
 
