@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"faena.dev/faena/internal/faena"
+	"faena.dev/faena/internal/failpoint"
 )
 
 const (
@@ -171,6 +172,7 @@ func (c *Control) file(ctx context.Context, r *faena.Record) error {
 	if err := c.o.Bus.PublishBacklog(ctx, r.User, r.Group, r.Publication, m); err != nil {
 		return fmt.Errorf("file activation %s: %w", r.ID, err)
 	}
+	failpoint.Hit("recorder/filed")
 	c.hint(r)
 	return nil
 }
