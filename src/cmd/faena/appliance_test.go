@@ -58,6 +58,10 @@ func (a *account) upCommand(ctx context.Context, settings ...string) *exec.Cmd {
 		"FAENA_REGISTRY_LISTEN=127.0.0.1:0", "FAENA_NATS_MAX_STORE=1GiB", "FAENA_DISK_MIN_FREE=1MiB", "FAENA_DRAIN_AFTER=1s",
 		"FAENA_WORKER_DRAIN_WITHIN=5s")
 	cmd.Env = append(cmd.Env, settings...) // of two of the same name the last one counts
+	if a.weak {
+		cmd.Args = append([]string{"setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", cmd.Path}, cmd.Args[1:]...)
+		cmd.Path = "/usr/bin/setpriv"
+	}
 	return cmd
 }
 

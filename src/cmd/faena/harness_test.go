@@ -54,6 +54,7 @@ type account struct {
 	home   string
 	data   string
 	pulled *[]string // what a worker may have pulled from the appliance's registry
+	weak   bool      // its appliance may not set packet rules
 }
 
 // newAccount makes an account that is gone when the test ends. Its path is short: sockets of containers are below it.
