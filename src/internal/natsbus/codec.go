@@ -176,5 +176,8 @@ func decodeRecord(p []byte) (*faena.Record, error) {
 	if err := checkSchema(r.Schema); err != nil {
 		return nil, fmt.Errorf("decode a record: %w", err)
 	}
+	if !slices.Contains(faena.States, r.State) { // it would be taken for an end
+		return nil, fmt.Errorf("decode a record: its state is %q", r.State)
+	}
 	return r, nil
 }

@@ -20,7 +20,7 @@ import (
 //	workers-<group>            bucket, key <worker id>
 //	users                      bucket, key <user>.activations.active, .completed, .failed
 //	leases                     bucket, key <lease>
-//	idempotency                bucket, key <user>.<hash of the Idempotency-Key>
+//	idempotency                bucket, key <user>.<hash of the Idempotency-Key>, or <user>.<what else is done once>
 //	Completed.<instance>.<group>, Cancel.<group>.<id>, Logs.<group>.<user>.<id>, LogTail.<group>.<id>,
 //	Changed.<kind>.<user>.<name>, Drain.<worker id>   core subjects
 //	_INBOX.<role>.<daemon>.<random>   where answers to one connection go

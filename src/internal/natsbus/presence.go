@@ -16,6 +16,9 @@ import (
 	"faena.dev/faena/internal/faena"
 )
 
+// maxPlaces is more than any host has: what workers say of their places is added up.
+const maxPlaces = 1 << 20
+
 // beatsAtOnce is how many heartbeats of one group are read at once.
 const beatsAtOnce = 4
 
@@ -111,12 +114,11 @@ func (b *Bus) heartbeatsOf(ctx context.Context, group string) ([]heartbeat, erro
 	for subject := range subjects {
 		reads.Go(func() error {
 			m, ok, err := b.last(ctx, stream, subject)
-			h := heartbeat{stored: m.Time}
-			if err != nil || !ok || json.Unmarshal(m.Data, &h.worker) != nil || checkSchema(h.worker.Schema) != nil {
+			if err != nil || !ok {
 				return err
 			}
-			if subject == workerSubject(h.worker.Group, h.worker.ID) { // a worker speaks for itself and its group only
-				found <- h
+			if w, ok := beatAt(subject, m.Data); ok {
+				found <- heartbeat{worker: w, stored: m.Time}
 			}
 			return nil
 		})
@@ -131,6 +133,14 @@ func (b *Bus) heartbeatsOf(ctx context.Context, group string) ([]heartbeat, erro
 	}
 	slices.SortFunc(out, func(a, b heartbeat) int { return cmp.Compare(a.worker.ID, b.worker.ID) })
 	return out, nil
+}
+
+// beatAt decodes the heartbeat under a subject. ok is false for one of another version, one that means nothing, and one of another
+// worker or group than its key says: a worker speaks for itself and its group only.
+func beatAt(subject string, p []byte) (w faena.Worker, ok bool) {
+	ok = json.Unmarshal(p, &w) == nil && checkSchema(w.Schema) == nil && subject == workerSubject(w.Group, w.ID) &&
+		w.Places >= 0 && w.Places <= maxPlaces && w.Busy >= 0
+	return w, ok
 }
 
 // PutCounter writes a counter of a user as a plain integer, for whoever reads the bucket.
