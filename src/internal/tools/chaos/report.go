@@ -36,6 +36,15 @@ type entry struct {
 	Healed    time.Time     `json:"healed"`
 	Recovered time.Time     `json:"recovered"`
 	Gap       time.Duration `json:"longest_gap_ns"` // between two good answers
+	Held      int           `json:"held"`           // what workers that were stopped ran then
+	Recovery  time.Duration `json:"recovery_ns"`    // at most, until each of that had ended or was run again
+}
+
+func (e *entry) held() string {
+	if e.Held == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.1fs", e.Recovery.Seconds())
 }
 
 // found is a breach, and the rounds that it may be of.
@@ -99,10 +108,10 @@ func (r *report) text() string {
 	var b strings.Builder
 	n := r.Numbers
 	fmt.Fprintf(&b, "seed %d, %s to %s, %v\n\n", r.Seed, r.Began.Format(time.DateTime), r.Ended.Format(time.TimeOnly), r.Ended.Sub(r.Began).Round(time.Second))
-	fmt.Fprintf(&b, "%-8s  %8s  %8s  %8s  %s\n", "began", "healed", "well", "gap", "faults")
+	fmt.Fprintf(&b, "%-8s  %8s  %8s  %8s  %8s  %s\n", "began", "healed", "well", "gap", "held for", "faults")
 	for _, e := range r.Rounds {
-		fmt.Fprintf(&b, "%s  %7.1fs  %7.1fs  %7.2fs  %s\n", e.Began.Format(time.TimeOnly), e.Healed.Sub(e.Began).Seconds(), e.Recovered.Sub(e.Began).Seconds(), e.Gap.Seconds(),
-			strings.Join(e.Faults, "; "))
+		fmt.Fprintf(&b, "%s  %7.1fs  %7.1fs  %7.2fs  %8s  %s\n", e.Began.Format(time.TimeOnly), e.Healed.Sub(e.Began).Seconds(), e.Recovered.Sub(e.Began).Seconds(), e.Gap.Seconds(),
+			e.held(), strings.Join(e.Faults, "; "))
 	}
 	fmt.Fprintf(&b, "\n%6d calls: %d refused, %d whose outcome nobody told\n", n.Calls, n.Refused, n.Unknown)
 	fmt.Fprintf(&b, "%6d accepted\n%6d settled, %d of them succeeded, %d are lost with their worker\n", n.Accepted, n.Settled, n.Succeeded, n.WorkerLost)

@@ -116,6 +116,7 @@ func (s *suite) round(ctx context.Context, r round, random *rand.Rand) error {
 	}
 	entry.Recovered = time.Now()
 	entry.Gap = s.h.Gap(entry.Began, entry.Recovered)
+	entry.Held, entry.Recovery = s.h.Recovery(entry.Began)
 	s.examine(false)
 	say("%s: healed after %v, all well %v later, longest gap in service %v", r.name, entry.Healed.Sub(entry.Began).Round(100*time.Millisecond),
 		entry.Recovered.Sub(entry.Healed).Round(100*time.Millisecond), entry.Gap.Round(10*time.Millisecond))

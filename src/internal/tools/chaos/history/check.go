@@ -27,7 +27,42 @@ func (b Breach) String() string {
 func (h *History) Check(final bool) []Breach {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := &check{h: h, final: final, accepted: make(map[string]Call), byToken: make(map[string][]Call), steps: make(map[string][]Step), starts: make(map[string][]Step)}
+	c := h.index()
+	c.final = final
+	c.answers()
+	c.runs()
+	c.ends()
+	c.contents()
+	c.stops()
+	if final {
+		c.lists()
+	}
+	return c.found
+}
+
+// Recovery is how many activations the workers held that were killed, or could do nothing, since a moment, and how long it took at
+// most until each had ended or was run again.
+func (h *History) Recovery(since time.Time) (n int, longest time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.index()
+	for _, stop := range h.stops {
+		if stop.Within == 0 || stop.At.Before(since) {
+			continue
+		}
+		for id, attempt := range c.heldBy(stop) {
+			n++
+			if next, settled := c.after(id, attempt); settled {
+				longest = max(longest, next.Sub(stop.At))
+			}
+		}
+	}
+	return n, longest
+}
+
+// index sorts what is known. The caller holds mu.
+func (h *History) index() *check {
+	c := &check{h: h, accepted: make(map[string]Call), byToken: make(map[string][]Call), steps: make(map[string][]Step), starts: make(map[string][]Step)}
 	for _, call := range h.calls {
 		if call.Outcome == Accepted {
 			c.accepted[call.ID] = call
@@ -40,15 +75,7 @@ func (h *History) Check(final bool) []Breach {
 			c.starts[s.ID] = append(c.starts[s.ID], s)
 		}
 	}
-	c.answers()
-	c.runs()
-	c.ends()
-	c.contents()
-	c.stops()
-	if final {
-		c.lists()
-	}
-	return c.found
+	return c
 }
 
 type check struct {

@@ -150,6 +150,21 @@ func TestHistory_Check(t *testing.T) {
 	}
 }
 
+func TestHistory_Recovery(t *testing.T) {
+	h := history.New()
+	activation(h, "a")
+	retried(h, "b", 1)
+	lost(h, "c", 8)
+	h.Stopped(history.Stop{Worker: "w1", At: at(2.5), Within: 15 * time.Second})
+	h.Stopped(history.Stop{Worker: "w1", At: at(2.6), Gently: true})
+	if n, longest := h.Recovery(at(2)); n != 3 || longest != 9500*time.Millisecond {
+		t.Errorf("%d were held, for %v at most", n, longest)
+	}
+	if n, _ := h.Recovery(at(3)); n != 0 {
+		t.Errorf("%d were held later", n)
+	}
+}
+
 func TestHistory_Gap(t *testing.T) {
 	h := history.New()
 	for _, s := range []float64{1, 2, 3, 7, 8, 20} {

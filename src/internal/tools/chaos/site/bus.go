@@ -60,9 +60,9 @@ func (b *Bus) Active(ctx context.Context, user string) (counter, messages int, e
 	return counter, len(info.State.Subjects), nil
 }
 
-// Leftovers are subjects of the queue, and of the live records, that are still there.
+// Leftovers are subjects of the queue, of the backlog and of the live records that are still there.
 func (b *Bus) Leftovers(ctx context.Context) (all []string, err error) {
-	for _, name := range []string{"ACTIVATIONS-" + Group, "KV_activations-" + Group} {
+	for _, name := range []string{"ACTIVATIONS-" + Group, "BACKLOG-" + Group, "KV_activations-" + Group} {
 		s, err := b.js.Stream(ctx, name)
 		if err != nil {
 			return nil, err
