@@ -63,7 +63,7 @@ func (b *Bus) DropKey(ctx context.Context, user, hash string, rev uint64) error 
 	return b.purgeAt(ctx, bucketStream(claimsBucket), claimSubject(user, hash), rev)
 }
 
-// DropKeys frees all Idempotency-Keys of a user.
+// DropKeys frees all Idempotency-Keys of a user; it may be repeated, also after an error.
 func (b *Bus) DropKeys(ctx context.Context, user string) error {
 	return b.purge(ctx, bucketStream(claimsBucket), claimSubject(user, "*"))
 }

@@ -75,6 +75,20 @@ func TestBus_ClaimKey(t *testing.T) {
 			t.Errorf("got %+v at %d, %v", there, again, err)
 		}
 	})
+	t.Run("all of a user are dropped", func(t *testing.T) {
+		_, _, _, _, err := b.ClaimKey(ctx, "eve", "a", claim(first))
+		noError(t, err)
+		_, _, _, _, err = b.ClaimKey(ctx, "eve", "b", claim(first))
+		noError(t, err)
+		for range 2 {
+			noError(t, b.DropKeys(ctx, "eve"))
+		}
+		for user, key := range map[string]string{"eve": "a", "bob": "k"} {
+			if _, mine, _, _, err := b.ClaimKey(ctx, user, key, claim(newID())); err != nil || mine != (user == "eve") {
+				t.Errorf("%s of %s: mine %v, %v", key, user, mine, err)
+			}
+		}
+	})
 	t.Run("one of another version is told", func(t *testing.T) {
 		put(t, c, "$KV.idempotency.ana.new", "", map[string]any{"schema": otherSchema, "id": 7})
 		if _, mine, _, _, err := b.ClaimKey(ctx, "ana", "new", claim(newID())); !errors.Is(err, faena.ErrSchema) || mine {

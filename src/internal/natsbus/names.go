@@ -16,7 +16,7 @@ import (
 //	BACKLOG-<group>            stream of Backlog.<group>.<user>.<id>
 //	DEADLETTERS-<group>        stream of DeadLetters.<group>.<user>.<id>
 //	activations-<group>        bucket, key <user>.<id>, and the key anchor; consumer recorder: keys *.*
-//	objects-<group>            object store: in.<id>, out.<id>.<attempt>, log.<id>.<attempt>
+//	objects-<group>            object store: in.<id>, dead.<id>, out.<id>.<attempt>, log.<id>.<attempt>
 //	workers-<group>            bucket, key <worker id>
 //	users                      bucket, key <user>.activations.active, .completed, .failed
 //	leases                     bucket, key <lease>
