@@ -185,7 +185,6 @@ func (w *Worker) claim(ctx context.Context, a *activation, rec *faena.Record, re
 
 // take makes a record this worker's that is queued, or whose worker is lost.
 func (w *Worker) take(a *activation, r *faena.Record) error {
-	r.NotBefore = nil
 	if r.State == faena.StateRunning {
 		return r.Reclaim(w.o.ID, clock.Now())
 	}

@@ -92,8 +92,14 @@ func TestWorker_Sweep(t *testing.T) {
 	})
 	t.Run("of its own what it does not know, later", func(t *testing.T) {
 		known := h.containers()
+		const drift = `faena_worker_containers_drift{what="unknown"}`
+		if n := h.metric(drift); n != 0 {
+			t.Errorf("the metric says %d before", n)
+		}
 		unknown := s.leave(h.id, h.LockFile(), "running")
+		faenatest.Eventually(t, patience, "the metric says so", func() bool { return h.metric(drift) == 1 })
 		faenatest.Eventually(t, patience, "it is removed", func() bool { return !s.has(unknown) })
+		faenatest.Eventually(t, patience, "the metric says that", func() bool { return h.metric(drift) == 0 })
 		if again, r := s.container(s.function("f", nil)); len(known) != 1 || !s.has(known[0]) || again == "" || r.Worker != h.id {
 			t.Errorf("of %v there are %v", known, h.containers())
 		}
