@@ -68,6 +68,23 @@ func (d *Daemon) Died(t testing.TB, within time.Duration) {
 	}
 }
 
+// FirstDied is Died of whichever of several daemons comes to its failpoint first.
+func FirstDied(t testing.TB, within time.Duration, daemons ...*Daemon) *Daemon {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for until := time.Now().Add(within); time.Now().Before(until); <-tick.C {
+		for _, d := range daemons {
+			if d.cmd != nil && len(d.ended) > 0 {
+				d.Died(t, time.Second)
+				return d
+			}
+		}
+	}
+	t.Fatalf("none of %d daemons came to its failpoint within %v", len(daemons), within)
+	return nil
+}
+
 // Running reports whether it was started and, as far as this process was told, neither stopped nor killed.
 func (d *Daemon) Running() bool { return d.cmd != nil }
 

@@ -176,6 +176,9 @@ func (i *Installation) start(t testing.TB) {
 	i.Login(t, 0, AdminName, i.Password)
 }
 
+// JetStream is what an operator of the servers sees.
+func (i *Installation) JetStream(t testing.TB) jetstream.JetStream { return i.servers.JetStream(t) }
+
 // Program is the path of a program.
 func (i *Installation) Program(name string) string { return filepath.Join(i.programs, name) }
 

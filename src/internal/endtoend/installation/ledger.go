@@ -137,17 +137,17 @@ func (c Caller) History(t testing.TB) (all []client.Activation, err error) {
 	}
 }
 
-// empty looks at the streams themselves: anchors aside, nothing may be in a queue or in a bucket of live records.
+// empty looks at the streams themselves: anchors aside, nothing may be in a queue, a backlog or a bucket of live records.
 func empty(t testing.TB, js jetstream.JetStream) error {
 	t.Helper()
 	names := js.StreamNames(t.Context())
 	var queues []string
 	for name := range names.Name() {
-		if strings.HasPrefix(name, "ACTIVATIONS-") || strings.HasPrefix(name, "KV_activations-") {
+		if strings.HasPrefix(name, "ACTIVATIONS-") || strings.HasPrefix(name, "BACKLOG-") || strings.HasPrefix(name, "KV_activations-") {
 			queues = append(queues, name)
 		}
 	}
-	if names.Err() != nil || len(queues) < 2 {
+	if names.Err() != nil || len(queues) < 3 {
 		return errors.Join(names.Err(), fmt.Errorf("the queues are %q", queues))
 	}
 	for _, name := range queues {
