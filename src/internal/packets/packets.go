@@ -86,7 +86,8 @@ func Open(o Options) (_ *Rules, err error) {
 // left ends the name of a table that outlives its process.
 const left = ".left"
 
-// tidy removes what killed processes have left on the bridge. Their containers, should any still be dying, are under these rules.
+// tidy removes what killed processes have left on this bridge, where these rules hold for their containers, should any still be dying,
+// and on bridges that are gone.
 func (r *Rules) tidy() error {
 	list, err := r.tables.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
@@ -98,7 +99,11 @@ func (r *Rules) tidy() error {
 	}
 	for name := range names {
 		owner, outlives := strings.CutSuffix(name, left)
-		if !outlives || names[owner] || !strings.HasPrefix(name, r.o.Bridge+".") {
+		bridge, _, ours := strings.Cut(name, ".")
+		if !outlives || names[owner] || !ours || !strings.HasPrefix(bridge, "faena-") {
+			continue
+		}
+		if _, err := net.InterfaceByName(bridge); bridge != r.o.Bridge && err == nil {
 			continue
 		}
 		r.tables.DelTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: name})

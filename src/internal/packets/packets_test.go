@@ -101,15 +101,18 @@ func TestRules(t *testing.T) {
 			t.Errorf("the tables are %q", got)
 		}
 		s.filtered(t)
-		nft(t, "add", "table", "inet", "faena-test2.w.left") // of another bridge
+		nft(t, "add", "table", "inet", "faena-other.w.left")
+		nft(t, "add", "table", "inet", "faena-gone.w.left")
+		faenatest.IP(t, "link add faena-other type bridge")
 		second, err := Open(Options{Name: "w-2", Bridge: bridge})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := nft(t, "list", "tables"); strings.Contains(got, "w-1") || !strings.Contains(got, "faena-test2.w.left") {
+		if got := nft(t, "list", "tables"); strings.Contains(got, "w-1") || strings.Contains(got, "gone") ||
+			!strings.Contains(got, "faena-other.w.left") {
 			t.Errorf("with another worker on the bridge the tables are %q", got)
 		}
-		nft(t, "delete", "table", "inet", "faena-test2.w.left")
+		nft(t, "delete", "table", "inet", "faena-other.w.left")
 		r = s.open(t)
 		if err := second.Close(); err != nil {
 			t.Fatal(err)
