@@ -8,36 +8,14 @@ import (
 	"faena.dev/faena/internal/faena"
 )
 
-// The ports of FuzzAPI, each with what its use cases rely on. A method that is not here panics, and so does a fuzz target that comes to
-// it: add it.
+// The ports of FuzzAPI, each with what its use cases rely on.
 type (
-	anyFunctions   = Functions
-	anyActivations = Activations
-	anyUsers       = Users
-	anyWorkers     = Workers
-	anyLetters     = DeadLetters
-
-	functionSink struct {
-		anyFunctions
-		s *sink
-	}
-	activationSink struct {
-		anyActivations
-		s *sink
-	}
-	userSink struct {
-		anyUsers
-		s *sink
-	}
-	groupSink  struct{ s *sink }
-	workerSink struct {
-		anyWorkers
-		s *sink
-	}
-	letterSink struct {
-		anyLetters
-		s *sink
-	}
+	functionSink   struct{ s *sink }
+	activationSink struct{ s *sink }
+	userSink       struct{ s *sink }
+	groupSink      struct{ s *sink }
+	workerSink     struct{ s *sink }
+	letterSink     struct{ s *sink }
 )
 
 func (f functionSink) Deploy(_ context.Context, _ string, d faena.Deployment) (faena.Function, faena.Revision, bool, []string, error) {
