@@ -16,7 +16,7 @@ BUILD   := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## install what tests and demo need, and start a Docker Engine if none answers
@@ -86,6 +86,14 @@ bench-queue: build setup ## queue 100,000 activations while there is no worker, 
 .PHONY: chaos
 chaos: setup ## break one part after the other under load: nothing is lost (DURATION=30m SEED=7)
 	cd src && go run ./internal/tools/chaos -report $(BIN)/chaos $(if $(DURATION),-duration $(DURATION)) $(if $(SEED),-seed $(SEED))
+
+.PHONY: bench-backlog
+bench-backlog: build setup ## the same of 20 users: nearly all wait in the backlog
+	cd src && go run ./internal/tools/bench backlog
+
+.PHONY: bench-fairness
+bench-fairness: build setup ## measure what a user's flood costs another user
+	cd src && go run ./internal/tools/bench fairness
 
 .PHONY: demo
 demo: build ## run unmodified images as functions, through the whole path

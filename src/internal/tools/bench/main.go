@@ -4,6 +4,8 @@
 //	                run, and the Engine's API; and lists of a long history
 //	bench cluster   the daemons apart: three NATS servers, several APIs and workers
 //	bench queue     100,000 activations that are queued while there is no worker
+//	bench backlog   the same of 20 users, so that nearly all wait in the backlog
+//	bench fairness  what a user's flood costs another user
 package main
 
 import (
@@ -29,7 +31,7 @@ const (
 type options struct {
 	programs               string // directory
 	single, parallel, slow int
-	queued                 int
+	queued, flood          int
 }
 
 func main() {
@@ -50,11 +52,13 @@ func run(ctx context.Context) int {
 	flag.IntVar(&o.parallel, "parallel-n", 4000, "activations with several clients")
 	flag.IntVar(&o.slow, "slow-n", 20, "runs of what takes hundreds of milliseconds")
 	flag.IntVar(&o.queued, "queued", 100_000, "activations of a long queue")
+	flag.IntVar(&o.flood, "flood", 10_000, "activations of a flood")
 	flag.Parse()
-	measurements := map[string]func(context.Context, options) (*report.Table, error){"": measure, "cluster": measureCluster, "queue": measureQueue}
+	measurements := map[string]func(context.Context, options) (*report.Table, error){"": measure, "cluster": measureCluster, "queue": measureQueue,
+		"backlog": measureBacklog, "fairness": measureFairness}
 	what, known := measurements[flag.Arg(0)]
 	if !known || flag.NArg() > 1 {
-		fmt.Fprintln(os.Stderr, "usage: bench [flags] [cluster | queue]")
+		fmt.Fprintln(os.Stderr, "usage: bench [flags] [cluster | queue | backlog | fairness]")
 		return exitFailed
 	}
 	table, err := what(ctx, o)

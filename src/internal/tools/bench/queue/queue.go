@@ -39,6 +39,7 @@ const (
 const (
 	queueStream   = "ACTIVATIONS-default"
 	recordsStream = "KV_activations-default"
+	backlogStream = "BACKLOG-default"
 	anchors       = 1
 )
 
@@ -48,6 +49,7 @@ var tally []byte
 // Options are one run.
 type Options struct {
 	N            int                  // activations
+	Users        int                  // of how many users; 0: of so many that all have a slot. What has none waits in the backlog
 	Hold         time.Duration        // how long they stay queued before there is a worker: then it is seen what they take
 	Installation installation.Options // one NATS server, and the documents in the API's own file
 	Say          func(format string, args ...any)
@@ -58,7 +60,8 @@ type Result struct {
 	N, Users         int
 	Queued, Drained  time.Duration
 	Held             time.Duration
-	QueueBytes       uint64 // of the messages in the queue when all were there
+	QueueBytes       uint64 // of the messages in the queue and in the backlog when all were there
+	InBacklog        int    // of them in the backlog
 	RecordBytes      uint64 // of their records
 	Lost             int    // accepted, and without a record that says that it succeeded
 	Repeated         int    // records that were claimed more than once, or runs that the function has counted beyond one for each
@@ -114,7 +117,10 @@ func (m *run) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.r.Users = (m.o.N + ofOne - 1) / ofOne
+	m.r.Users = m.o.Users
+	if m.r.Users == 0 {
+		m.r.Users = (m.o.N + ofOne - 1) / ofOne
+	}
 	for k := range m.r.Users {
 		who, err := m.i.NewUser(ctx, m.client, fmt.Sprintf("bench-%03d", k), limit)
 		if err != nil {
@@ -161,7 +167,12 @@ func (m *run) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.r.QueueBytes, m.r.RecordBytes = queue.Bytes, records.Bytes
+	backlog, err := m.i.Stream(ctx, backlogStream)
+	if err != nil {
+		return err
+	}
+	m.r.InBacklog = int(backlog.Messages)
+	m.r.QueueBytes, m.r.RecordBytes = queue.Bytes+backlog.Bytes, records.Bytes
 	m.o.Say("%d activations were queued in %v", m.o.N, m.r.Queued.Round(time.Second))
 	return nil
 }
@@ -206,6 +217,9 @@ func (m *run) drain(ctx context.Context) error {
 		if now.Sub(said) > 10*time.Second {
 			said = now
 			m.o.Say("%d are queued or run, %d have a live record", m.r.LeftQueued, m.r.Live)
+		}
+		if m.o.Users > 0 { // most are in the backlog
+			return 1 - float64(m.r.Live)/float64(m.o.N), nil
 		}
 		return 1 - float64(m.r.LeftQueued)/float64(m.o.N), nil
 	})

@@ -49,8 +49,8 @@ func (r *Result) Report(t *report.Table) {
 	}
 	t.Grid("Memory in MB: resident, and of that private, which is no page of a file.",
 		[]string{"part", "at a tenth", "at the end", "at most", "private, at a tenth", "at the end", "at most"}, rows)
-	t.Note("%d activations of %d users, %d bytes each, were queued in %s, %.0f a second, while there was no worker; the messages are %d MB, the records %d MB.",
-		r.N, r.Users, ParameterBytes, r.Queued.Round(100*time.Millisecond), float64(r.N)/r.Queued.Seconds(), r.QueueBytes/1e6, r.RecordBytes/1e6)
+	t.Note("%d activations of %d users, %d bytes each, were queued in %s, %.0f a second, while there was no worker; the messages, %d of them in the backlog, are %d MB, the records %d MB.",
+		r.N, r.Users, ParameterBytes, r.Queued.Round(100*time.Millisecond), float64(r.N)/r.Queued.Seconds(), r.InBacklog, r.QueueBytes/1e6, r.RecordBytes/1e6)
 	t.Note("One worker ran them in %s from its start, %.0f a second, in %d containers, until the last record was in the document store.",
 		r.Drained.Round(100*time.Millisecond), float64(r.N)/r.Drained.Seconds(), r.Containers)
 	t.Note("The server gave %d messages away; the worker says that it ended %d activations and gave up %d.", r.Deliveries, r.Settled, r.Abandoned)
