@@ -141,14 +141,9 @@ func (c *Control) redrive(ctx context.Context, l *letter, call faena.ActivationR
 	if err := c.sameFunction(ctx, l); err != nil {
 		return faena.Record{}, err
 	}
-	parameter := l.Parameter.Inline
-	if object := l.Parameter.Object; object != "" {
-		var err error
-		if parameter, err = c.o.Bus.Object(ctx, l.Group, object); faena.IsKind(err, faena.KindNotFound) {
-			return faena.Record{}, gone("parameter_expired", "The parameter has expired and was removed. Make the call anew.")
-		} else if err != nil {
-			return faena.Record{}, queueError(err)
-		}
+	parameter, err := c.letterParameter(ctx, l)
+	if err != nil {
+		return faena.Record{}, err
 	}
 	r, _, err := c.once(ctx, "redrive-"+l.ID, faena.ActivationRequest{User: l.User, Function: l.Function, Revision: l.Revision, Parameter: parameter,
 		Async: true, Traceparent: call.Traceparent, RequestID: call.RequestID, RedrivenFrom: l.ID})
@@ -161,6 +156,24 @@ func (c *Control) redrive(ctx context.Context, l *letter, call faena.ActivationR
 			"dead_letter", l.ID, "error", err)
 	}
 	return r, nil
+}
+
+// letterParameter reads the parameter. KindNotFound where the dead letter was removed meanwhile, and with it the parameter.
+func (c *Control) letterParameter(ctx context.Context, l *letter) ([]byte, error) {
+	if l.Parameter.Object == "" {
+		return l.Parameter.Inline, nil
+	}
+	p, err := c.o.Bus.Object(ctx, l.Group, l.Parameter.Object)
+	if err == nil {
+		return p, nil
+	}
+	if _, there := c.readLetter(ctx, letterKey{l.Group, l.User, l.ID}); faena.IsKind(there, faena.KindNotFound) {
+		return nil, there
+	}
+	if faena.IsKind(err, faena.KindNotFound) {
+		return nil, gone("parameter_expired", "The parameter has expired and was removed. Make the call anew.")
+	}
+	return nil, queueError(err)
 }
 
 func gone(reason, message string) error {

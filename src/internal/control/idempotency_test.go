@@ -170,7 +170,9 @@ func TestControl_ActivateOnce_Died(t *testing.T) {
 // An API that sleeps between its claim and the record, and wakes up when another one has admitted the activation, takes nothing away.
 func TestControl_ActivateOnce_Sleeps(t *testing.T) {
 	t.Parallel()
-	r := start(t, several, func(_ *rig, _ *Options, times *times) { times.admitBudget, times.claimWithin = time.Second, time.Millisecond })
+	r := start(t, several, func(_ *rig, _ *Options, times *times) {
+		times.admitBudget, times.claimWithin = time.Second, time.Millisecond
+	})
 	other := r.another("api-2", several)
 	other.bus.older.Store(int64(faena.ClaimWithin))
 	r.user("ann", 10)
