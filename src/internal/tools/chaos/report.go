@@ -68,6 +68,9 @@ func (r *report) breach(b history.Breach) (isNew bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	slices.Sort(b.IDs)
+	if b.At.IsZero() && len(b.IDs) > 0 {
+		b.At = madeAt(b.IDs[0])
+	}
 	if slices.ContainsFunc(r.Breaches, func(f found) bool { return f.Invariant == b.Invariant && slices.Equal(f.IDs, b.IDs) }) {
 		return false
 	}
@@ -79,6 +82,15 @@ func (r *report) breach(b history.Breach) (isNew bool) {
 	}
 	r.Breaches = append(r.Breaches, f)
 	return true
+}
+
+// madeAt is when an activation was accepted, by its id, which is a UUIDv7.
+func madeAt(id string) (at time.Time) {
+	var ms int64
+	if _, err := fmt.Sscanf(strings.ReplaceAll(id, "-", ""), "%12x", &ms); err == nil {
+		at = time.UnixMilli(ms)
+	}
+	return at
 }
 
 // write writes both files, and returns an error that names what did not hold.

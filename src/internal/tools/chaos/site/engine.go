@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -127,19 +126,9 @@ func (e *Engine) close(ctx context.Context) error {
 	}
 	e.http.CloseIdleConnections()
 	e.discard()
-	if text, err := os.ReadFile(filepath.Join(e.dir, "exec", "containerd", "containerd.pid")); err == nil { // of an engine that was killed
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && ours(pid, e.dir) {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-	}
+	killBelow(e.dir)
 	errs = append(errs, unmountBelow(e.dir), os.RemoveAll(e.dir))
 	return errors.Join(errs...)
-}
-
-// ours reports whether a process still is the one that was started with a directory.
-func ours(pid int, dir string) bool {
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && strings.Contains(string(line), dir)
 }
 
 // unmountBelow unmounts what is mounted below a directory.

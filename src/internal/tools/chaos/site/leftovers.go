@@ -1,6 +1,7 @@
 package site
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,23 +50,30 @@ func sweep(ctx context.Context) error {
 func remove(ctx context.Context, dir string, lock *os.File) error {
 	n := &network{}
 	if _, err := fmt.Fscan(lock, &n.prefix, &n.third); err != nil {
-		return fmt.Errorf("read what %s has left: %w", dir, err)
+		return nil // it is being written at this moment
 	}
-	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		return err
-	}
-	for _, line := range lines {
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(line))); err == nil && ours(pid, dir+"/") {
-			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
-		}
-	}
+	killBelow(dir)
 	errs := []error{removeBridges(ctx, n.third)}
 	if _, err := os.Stat("/run/netns/" + n.prefix); err == nil {
 		errs = append(errs, ip(ctx, "netns", "del", n.prefix)) // and the cables with it
 	}
 	_ = ip(ctx, "route", "del", "unreachable", n.route(), "metric", "4096") // it may not have come so far
 	return errors.Join(append(errs, unmountBelow(dir), os.RemoveAll(dir))...)
+}
+
+// killBelow kills the processes that were started with something in a directory: an engine that was killed leaves some behind.
+func killBelow(dir string) {
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return // the pattern is right
+	}
+	for _, file := range lines {
+		line, err := os.ReadFile(file)
+		pid, notPID := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err == nil && notPID == nil && pid != os.Getpid() && bytes.Contains(line, []byte(dir+"/")) {
+			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
+		}
+	}
 }
 
 // removeBridges removes the bridges of engines that were not there any more to do it.
