@@ -6,7 +6,10 @@
 //
 //	Next ─► decide (claim.go) ─► container (images.go, pool.go) ─► claim ─► run (run.go) ─► settle (settle.go) ─► Next
 //
-// and, beside it, one loop each: progress (confirms and re-reads what is held, fences what cannot be confirmed),
+// What has failed and may be run again is queued again instead (retries.go), what nobody will run any more becomes a dead letter
+// before it is settled (deadletters.go), and what is held stands in a file for this worker's next life (journal.go, ADR 14).
+//
+// Beside it, one loop each: progress (confirms and re-reads what is held, fences what cannot be confirmed),
 // health (engine and disk: not ready means that nothing is claimed), heartbeat, the pool's housekeeping, the sweep
 // of orphans, the removal of images.
 //

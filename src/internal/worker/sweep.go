@@ -68,14 +68,15 @@ func (s *sweeper) sweep(ctx context.Context, first bool) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
 	w := s.w
-	before := w.pool.ids()
+	before, starting := w.pool.ids(), w.pool.stats().Starting
 	owned, err := w.o.Engine.Owned(ctx)
 	if err != nil {
 		return err
 	}
+	starting = max(starting, w.pool.stats().Starting)
 	known := w.pool.ids() // after the list: what is made in between is not on the list
 	unknown, now := map[string]time.Time{}, time.Now()
-	strangers, missing := 0, 0
+	missing := 0
 	for id := range before {
 		if known[id] && !slices.ContainsFunc(owned, func(c Owned) bool { return c.ID == id }) {
 			missing++
@@ -92,8 +93,6 @@ func (s *sweeper) sweep(ctx context.Context, first bool) error {
 			since, seen := s.unknown[c.ID]
 			if !seen {
 				since = now
-			} else {
-				strangers++ // what is just being made is in the pool by now
 			}
 			unknown[c.ID] = since
 			orphan = first || now.Sub(since) >= w.every.launch
@@ -103,7 +102,7 @@ func (s *sweeper) sweep(ctx context.Context, first bool) error {
 		}
 	}
 	s.unknown = unknown
-	w.o.Observer.Containers(strangers, missing)
+	w.o.Observer.Containers(max(0, len(unknown)-starting), missing) // what is just being made is not in the pool yet
 	return removing.Wait()
 }
 
