@@ -30,6 +30,7 @@ import (
 type journal struct {
 	file   *os.File
 	log    *slog.Logger
+	size   int64       // of an entry for each place
 	failed atomic.Bool // which is said once
 }
 
@@ -52,10 +53,11 @@ type heldMessage struct {
 	id, user, receipt string
 	sequence          uint64
 	confirmed         time.Time
+	at                int64 // where it stands in the journal
 }
 
-// openJournal reads what the predecessor held, and makes the file one of places entries that hold nothing. Where the file cannot
-// be written the worker goes on without: the journal is nil then.
+// openJournal reads what the predecessor held, which stands there until it was handed back, or begin is called: a process may be
+// killed while it starts. Where the file cannot be written the worker goes on without: the journal is nil then.
 func openJournal(dir string, places int, log *slog.Logger) (*journal, []heldMessage) {
 	path := filepath.Join(dir, "held")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -68,19 +70,37 @@ func openJournal(dir string, places int, log *slog.Logger) (*journal, []heldMess
 	var held []heldMessage
 	for at := 0; at+entryBytes <= n; at += entryBytes {
 		if m, ok := parseEntry(old[at : at+entryBytes]); ok {
+			m.at = int64(at)
 			held = append(held, m)
 		}
 	}
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = f.WriteAt(make([]byte, places*entryBytes), 0) // a full disk is met now, not later
+	j := &journal{file: f, log: log, size: int64(places * entryBytes)}
+	if missing := places*entryBytes - n; missing > 0 { // a full disk is met now, not later
+		_, err = f.WriteAt(make([]byte, missing), int64(n))
 	}
 	if err != nil {
 		log.Warn("what is held cannot be written down: after a crash it waits for its redelivery", "error", err)
 		_ = f.Close() // nothing was written
 		return nil, held
 	}
-	return &journal{file: f, log: log}, held
+	return j, held
+}
+
+// begin forgets what the predecessor held. It is called before anything is held.
+func (j *journal) begin() {
+	if j == nil {
+		return
+	}
+	j.write(make([]byte, j.size), 0)
+	if err := j.file.Truncate(j.size); err != nil {
+		j.log.Warn("what an earlier life of this worker held could not be forgotten; its records tell the next one", "error", err)
+	}
+}
+
+func (j *journal) write(b []byte, at int64) {
+	if _, err := j.file.WriteAt(b, at); err != nil && j.failed.CompareAndSwap(false, true) {
+		j.log.Warn("what is held could not be written down", "error", err)
+	}
 }
 
 func parseEntry(b []byte) (m heldMessage, ok bool) {
@@ -161,9 +181,7 @@ func (e *entry) confirmed(left time.Time) {
 }
 
 func (e *entry) write(b []byte) {
-	if _, err := e.j.file.WriteAt(b, e.at); err != nil && e.j.failed.CompareAndSwap(false, true) {
-		e.j.log.Warn("what is held could not be written down", "error", err)
-	}
+	e.j.write(b, e.at)
 }
 
 // handBackHeld hands back what an earlier life of this worker held, where its record says that nobody else has it. It is called
@@ -188,6 +206,7 @@ func (w *Worker) handBackHeld(ctx context.Context, held []heldMessage) {
 		})
 	}
 	_ = looking.Wait() // each has told its own
+	w.journal.begin()
 }
 
 func (w *Worker) handBackOne(ctx context.Context, m heldMessage) (back bool, err error) {
@@ -209,6 +228,9 @@ func (w *Worker) handBackOne(ctx context.Context, m heldMessage) (back bool, err
 		return false, err
 	}
 	failpoint.Hit("worker/before-hand-back")
+	if w.journal != nil { // before: a successor must not hand back what somebody else has been given since
+		w.journal.write(make([]byte, entryBytes), m.at)
+	}
 	return true, once(ctx, func(ctx context.Context) error { return w.o.Bus.HandBack(ctx, m.receipt) })
 }
 
