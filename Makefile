@@ -52,6 +52,7 @@ lint-generated:
 
 lint-vet:
 	cd src && go vet ./...
+	cd src && go vet -tags failpoints ./...
 	cd src && GOARCH=arm64 CGO_ENABLED=0 go vet ./cmd/faena-init
 
 lint-staticcheck:
@@ -86,6 +87,10 @@ bench-queue: build setup ## queue 100,000 activations while there is no worker, 
 .PHONY: chaos
 chaos: setup ## break one part after the other under load: nothing is lost (DURATION=30m SEED=7)
 	cd src && go run ./internal/tools/chaos -report $(BIN)/chaos $(if $(DURATION),-duration $(DURATION)) $(if $(SEED),-seed $(SEED))
+
+.PHONY: kills
+kills: setup ## kill every program between any two of its steps, and see what becomes of it
+	cd src && go test -count=1 -timeout 12m ./internal/endtoend/kills -every
 
 .PHONY: bench-backlog
 bench-backlog: build setup ## the same of 20 users: nearly all wait in the backlog
