@@ -250,6 +250,25 @@ func TestBus_PublishBacklog_Cluster(t *testing.T) {
 	}
 }
 
+// TestBus_Pending_Cluster: what was acknowledged counts at once, or more would be released than there is room for.
+func TestBus_Pending_Cluster(t *testing.T) {
+	t.Parallel()
+	c := natstest.StartCluster(t, 3, natstest.Options{MaxStore: 256 << 20})
+	b := join(t, c, natsbus.Options{Replicas: 3})
+	declared(t, b)
+	for i := range 200 {
+		r, n := record("ana", i), 0
+		faenatest.EventuallyNil(t, 30*time.Second, "it is queued", func() error { // the machine may be busy
+			_, _, err := b.Publish(t.Context(), r.User, group, r.Slot, 1, message(r))
+			return err
+		})
+		faenatest.EventuallyNil(t, 30*time.Second, "it is told", func() (err error) { n, err = b.Pending(t.Context(), group); return err })
+		if n != i+1 {
+			t.Fatalf("%d are pending, want %d", n, i+1)
+		}
+	}
+}
+
 // TestBus_Pending: what no worker has been given counts, what one holds, or has handed back, does not.
 func TestBus_Pending(t *testing.T) {
 	t.Parallel()
