@@ -18,9 +18,11 @@ import (
 )
 
 const (
-	// limit is the highest that a user may have, and ofOne what of it calls may use that do not wait: a fifth is left free.
-	limit = 1000
-	ofOne = 800
+	// mostSlots is the highest limit that a user may have, and ofOne what of it calls may use that do not wait: a fifth is left free.
+	mostSlots = 1000
+	ofOne     = 800
+	// fewSlots is the limit of those whose calls are to wait in the backlog.
+	fewSlots = 20
 	// ParameterBytes is the size of each activation's parameter.
 	ParameterBytes = 2 << 10
 	// function is the name of every user's function.
@@ -117,9 +119,10 @@ func (m *run) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	limit := fewSlots
 	m.r.Users = m.o.Users
 	if m.r.Users == 0 {
-		m.r.Users = (m.o.N + ofOne - 1) / ofOne
+		m.r.Users, limit = (m.o.N+ofOne-1)/ofOne, mostSlots
 	}
 	for k := range m.r.Users {
 		who, err := m.i.NewUser(ctx, m.client, fmt.Sprintf("bench-%03d", k), limit)
