@@ -17,6 +17,12 @@ func (r *rig) keyed(key, parameter string, async bool) (faena.Record, bool, erro
 	return r.ActivateOnce(r.t.Context(), key, faena.ActivationRequest{User: "ann", Function: "f", Parameter: []byte(parameter), Async: async})
 }
 
+// later reports whether an error says that the same call may be made again.
+func later(err error) bool {
+	e, ok := asError(err)
+	return ok && e.Retryable
+}
+
 // claim makes a key stand for an activation that is nowhere, as an API leaves it that is killed before it has made it.
 func (r *rig) claim(key, parameter, id string) {
 	r.t.Helper()
@@ -46,6 +52,9 @@ func TestControl_ActivateOnce_AtOnce(t *testing.T) {
 		}
 		wg.Go(func() {
 			rec, replayed, err := at.keyed("k", "x", i%3 == 0)
+			for later(err) && t.Context().Err() == nil { // a busy machine
+				rec, replayed, err = at.keyed("k", "x", i%3 == 0)
+			}
 			if err != nil || i%3 != 0 && string(rec.Result.Inline) != rec.ID {
 				t.Errorf("call %d gives %+v, %v", i, rec, err)
 			}
@@ -62,7 +71,7 @@ func TestControl_ActivateOnce_AtOnce(t *testing.T) {
 		}
 	}
 	r.stored(1)
-	if made.Load() != 1 || w.ran.Load() != 1 {
+	if made.Load() > 1 || w.ran.Load() != 1 { // who made it may not have been told
 		t.Errorf("%d calls have made it, it ran %d times", made.Load(), w.ran.Load())
 	}
 	r.empty()
@@ -71,7 +80,7 @@ func TestControl_ActivateOnce_AtOnce(t *testing.T) {
 // A refusal frees the key at once: the same key, also with another parameter, is as new.
 func TestControl_ActivateOnce_Refused(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(_ *rig, _ *Options, times *times) { times.admitBudget = 500 * time.Millisecond })
+	r := start(t, func(_ *rig, _ *Options, times *times) { times.admitBudget = 2 * time.Second })
 	r.user("ann", 10)
 	r.deploy("ann", "f")
 	r.worker(1, echo)
@@ -102,6 +111,9 @@ func TestControl_ActivateOnce_Refused(t *testing.T) {
 			isKind(t, err, c.kind)
 			undo()
 			rec, again, err := r.keyed(name, "y", false)
+			for later(err) && t.Context().Err() == nil { // a busy machine
+				rec, again, err = r.keyed(name, "y", false)
+			}
 			if err != nil || replayed || again || string(rec.Result.Inline) != "y" {
 				t.Errorf("after that it gives %+v, %v, replayed %v and %v", rec, err, replayed, again)
 			}
@@ -113,7 +125,7 @@ func TestControl_ActivateOnce_Refused(t *testing.T) {
 // An activation of which nobody knows whether it was accepted keeps its key: the same call finds out.
 func TestControl_ActivateOnce_OutcomeUnknown(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(_ *rig, _ *Options, times *times) { times.admitBudget = 500 * time.Millisecond })
+	r := start(t, func(_ *rig, _ *Options, times *times) { times.admitBudget = 2 * time.Second })
 	r.user("ann", 10)
 	r.deploy("ann", "f")
 	r.bus.onPublish(func(*faena.Message) (error, bool) { return faena.ErrUnknown, true })
@@ -171,7 +183,7 @@ func TestControl_ActivateOnce_Died(t *testing.T) {
 func TestControl_ActivateOnce_Sleeps(t *testing.T) {
 	t.Parallel()
 	r := start(t, several, func(_ *rig, _ *Options, times *times) {
-		times.admitBudget, times.claimWithin = time.Second, time.Millisecond
+		times.admitBudget, times.claimWithin = 3*time.Second, time.Millisecond
 	})
 	other := r.another("api-2", several)
 	other.bus.older.Store(int64(faena.ClaimWithin))
