@@ -63,13 +63,23 @@ const (
 // busy lets calls go on for a moment, so that something runs.
 func busy(ctx context.Context) { pause(ctx, 1500*time.Millisecond) }
 
+// busyWith waits until a worker is seen to run something, for a while.
+func (s *suite) busyWith(ctx context.Context, w *site.Daemon) {
+	_ = s.eventually(ctx, while, func() error { // it may be that there is nothing for it
+		if s.h.Holds(w.Name) == 0 {
+			return errors.New("it runs nothing")
+		}
+		return nil
+	})
+}
+
 // one of them, by the seed.
 func one[T any](random *rand.Rand, list []T) T { return list[random.IntN(len(list))] }
 
 var workerKilled = fault{"kill -9 of a worker that is started again", func(s *suite, random *rand.Rand) (act, string) {
 	w := one(random, s.site.Workers())
 	return func(ctx context.Context) error {
-		busy(ctx)
+		s.busyWith(ctx, w)
 		at := time.Now()
 		if err := w.Kill(); err != nil {
 			return err
@@ -82,7 +92,7 @@ var workerKilled = fault{"kill -9 of a worker that is started again", func(s *su
 var workerGone = fault{"kill -9 of a worker that does not come back", func(s *suite, random *rand.Rand) (act, string) {
 	w := one(random, s.site.Workers())
 	return func(ctx context.Context) error {
-		busy(ctx)
+		s.busyWith(ctx, w)
 		at := time.Now()
 		if err := w.Kill(); err != nil {
 			return err
@@ -96,7 +106,7 @@ var workerGone = fault{"kill -9 of a worker that does not come back", func(s *su
 var workerTold = fault{"SIGTERM of a worker", func(s *suite, random *rand.Rand) (act, string) {
 	w := one(random, s.site.Workers())
 	return func(ctx context.Context) error {
-		busy(ctx)
+		s.busyWith(ctx, w)
 		s.h.Stopped(history.Stop{Worker: w.Name, At: time.Now(), Gently: true})
 		if err := w.Stop(); err != nil {
 			return err
@@ -108,7 +118,7 @@ var workerTold = fault{"SIGTERM of a worker", func(s *suite, random *rand.Rand) 
 var workerFrozen = fault{"SIGSTOP of a worker for longer than AckWait", func(s *suite, random *rand.Rand) (act, string) {
 	w := one(random, s.site.Workers())
 	return func(ctx context.Context) error {
-		busy(ctx)
+		s.busyWith(ctx, w)
 		s.h.Stopped(history.Stop{Worker: w.Name, At: time.Now(), Within: goneWithin})
 		return frozen(ctx, w, outlasting)
 	}, w.Name
@@ -125,7 +135,7 @@ func frozen(ctx context.Context, p interface{ Signal(syscall.Signal) error }, d 
 var workerCut = fault{"a worker is cut off from the NATS servers for longer than AckWait", func(s *suite, random *rand.Rand) (act, string) {
 	w := one(random, s.site.Workers())
 	return func(ctx context.Context) error {
-		busy(ctx)
+		s.busyWith(ctx, w)
 		s.h.Stopped(history.Stop{Worker: w.Name, At: time.Now(), Within: goneWithin})
 		return cut(ctx, w.Cable, outlasting)
 	}, w.Name

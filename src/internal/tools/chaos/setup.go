@@ -12,11 +12,12 @@ import (
 	"faena.dev/faena/internal/tools/chaos/site"
 )
 
-// users call at the limit and a little beyond; the sum of their limits is about twice what the workers run at once.
+// users call at the limit and a little beyond, but for the last; the sum of their limits is about twice what the workers run at once.
 var users = []load.User{
 	{Name: "ann", Password: "a-password-of-ann", Limit: 2, Waiting: 1, Async: 2},
 	{Name: "bob", Password: "a-password-of-bob", Limit: 5, Waiting: 2, Async: 4},
 	{Name: "cid", Password: "a-password-of-cid", Limit: 6, Waiting: 3, Async: 4},
+	{Name: "dot", Password: "a-password-of-dot", Limit: 40, Every: 500 * time.Millisecond},
 }
 
 // functions are deployed for each user.

@@ -135,6 +135,7 @@ func (s *suite) settle(ctx context.Context, before time.Time, after string) erro
 	const enough = 8
 	ctx, cancel := context.WithTimeout(ctx, settleWithin)
 	defer cancel()
+	told := time.Now()
 	for {
 		err := s.whole(ctx)
 		if err == nil {
@@ -149,6 +150,10 @@ func (s *suite) settle(ctx context.Context, before time.Time, after string) erro
 		}
 		if err == nil {
 			return nil
+		}
+		if time.Since(told) > while {
+			say("%s: not yet well: %v", after, err)
+			told = time.Now()
 		}
 		pause(ctx, 200*time.Millisecond)
 		if ctx.Err() != nil {

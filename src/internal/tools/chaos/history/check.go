@@ -60,6 +60,13 @@ func (h *History) Recovery(since time.Time) (n int, longest time.Duration) {
 	return n, longest
 }
 
+// Holds is how many activations a worker is seen to run at this moment.
+func (h *History) Holds(worker string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.index().heldBy(Stop{Worker: worker, At: time.Now()}))
+}
+
 // index sorts what is known. The caller holds mu.
 func (h *History) index() *check {
 	c := &check{h: h, accepted: make(map[string]Call), byToken: make(map[string][]Call), steps: make(map[string][]Step), starts: make(map[string][]Step)}

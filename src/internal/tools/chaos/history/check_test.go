@@ -165,6 +165,18 @@ func TestHistory_Recovery(t *testing.T) {
 	}
 }
 
+func TestHistory_Holds(t *testing.T) {
+	h := history.New()
+	activation(h, "a")
+	h.Did(history.Step{ID: "b", Attempt: 1, At: at(2)})
+	h.Saw(history.Sight{ID: "b", State: "running", Attempt: 1, Worker: "w1", At: at(2.1)})
+	for worker, want := range map[string]int{"w1": 1, "w2": 0} {
+		if got := h.Holds(worker); got != want {
+			t.Errorf("%s holds %d, want %d", worker, got, want)
+		}
+	}
+}
+
 func TestHistory_Gap(t *testing.T) {
 	h := history.New()
 	for _, s := range []float64{1, 2, 3, 7, 8, 20} {

@@ -57,6 +57,10 @@ func Start(ctx context.Context, g *Gateway, h *history.History, users []User, fu
 			random := rand.New(rand.NewPCG(seed, uint64(k*1000+n)))
 			l.running.Go(func() { l.client(ctx, u, n >= u.Waiting, random) })
 		}
+		if u.Every > 0 {
+			random := rand.New(rand.NewPCG(seed, uint64(k*1000+999)))
+			l.running.Go(func() { l.steadily(ctx, u, random) })
+		}
 	}
 	return l
 }
@@ -92,6 +96,32 @@ func (l *Load) client(ctx context.Context, who User, async bool, random *rand.Ra
 		}
 		wait := l.call(ctx, who, async, c, parameter, result)
 		pause(ctx, wait+time.Duration(random.IntN(100))*time.Millisecond)
+	}
+}
+
+// steadily makes calls of the first function that wait, at fixed times, but no more at once than the user's limit.
+func (l *Load) steadily(ctx context.Context, who User, random *rand.Rand) {
+	tick := time.NewTicker(who.Every)
+	defer tick.Stop()
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	places := make(chan struct{}, who.Limit)
+	for l.calling.Load() && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+		f := l.functions[0]
+		c := history.Call{Token: fmt.Sprintf("t%d", l.tokens.Add(1)), User: who.Name, Function: f.Name, Retries: f.Retries, Longest: longest}
+		parameter, result := f.parameter(c.Token, 0, random)
+		select {
+		case places <- struct{}{}:
+			calls.Go(func() {
+				l.call(ctx, who, false, c, parameter, result)
+				<-places
+			})
+		default:
+		}
 	}
 }
 

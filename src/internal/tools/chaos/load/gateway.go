@@ -17,7 +17,10 @@ import (
 type User struct {
 	Name, Password string
 	Limit          int // of active activations
-	Waiting, Async int // how many of his clients wait for an answer, and how many do not
+	Waiting, Async int // how many of his clients wait for an answer, and how many do not; each makes one call after the other
+	// Every is the time between two calls that are made however long those before take: they show when there is service at all. 0:
+	// there are none.
+	Every time.Duration
 }
 
 // API is where one API listens.
