@@ -44,6 +44,7 @@ type world struct {
 	t      *testing.T
 	engine *faenatest.OwnEngine
 	away   *faenatest.Host
+	began  int64    // the engine's last start, in seconds of Unix time
 	forged sync.Map // where a packet with a forged source arrived
 }
 
@@ -144,17 +145,25 @@ func (w *world) serveNames() {
 	}()
 }
 
-// restart stops the engine and starts it again. The containers that ended with it are removed here: the worker's sweep, which may come
-// a minute later, would do it.
-func (w *world) restart(t *testing.T) {
-	t.Helper()
+// restart stops the engine, and so every container, and starts it again.
+func (w *world) restart() {
 	w.engine.Stop()
+	w.began = time.Now().Unix()
 	w.engine.Start()
+}
+
+// sweep removes the containers from before the engine's last start, as the worker does each minute.
+func (w *world) sweep(t *testing.T) {
 	d := faenatest.Engine(t)
-	var ended []struct{ Id string } //nolint:revive // the engine's spelling
-	d.Get(t, `/containers/json?all=1&filters={"status":["exited"]}`, &ended)
-	for _, c := range ended {
-		d.Delete(t, "/containers/"+c.Id+"?force=1&v=1")
+	var list []struct {
+		Id      string //nolint:revive // the engine's spelling
+		Created int64
+	}
+	d.Get(t, "/containers/json?all=1", &list)
+	for _, c := range list {
+		if c.Created <= w.began {
+			d.Delete(t, "/containers/"+c.Id+"?force=1&v=1")
+		}
 	}
 }
 
@@ -184,6 +193,7 @@ func TestPackets(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	t.Cleanup(func() { w.sweep(t) }) // before the appliance stops
 	w.deploy(t, i)
 	neighbours := w.neighbour(t, i)
 	check := func(t *testing.T) {
@@ -203,7 +213,7 @@ func TestPackets(t *testing.T) {
 		check(t)
 	})
 	t.Run("the engine starts again", func(t *testing.T) {
-		w.restart(t)
+		w.restart()
 		faenatest.EventuallyNil(t, 30*time.Second, "the worker takes activations", func() error {
 			_, err := activate(t.Context(), i.admin, "reuse", []byte("1"))
 			return err
@@ -329,7 +339,7 @@ func (w *world) linkLocal(t *testing.T) (addresses []string) {
 // testReplacedNetwork puts another network into the place of Faena's: one whose bridge no rule knows.
 func (w *world) testReplacedNetwork(t *testing.T, i *installation) {
 	name := config.DefaultUp().Engine.Network
-	w.restart(t) // so that no container uses it
+	w.restart() // so that no container uses it
 	faenatest.EventuallyNil(t, 30*time.Second, "the network is removed", func() error {
 		out, err := exec.Command("docker", "--host", w.engine.Host, "network", "rm", name).CombinedOutput()
 		if err != nil {
