@@ -55,7 +55,7 @@ func (x *table) testWorkers(t *testing.T, n int) {
 		t.Run("worker/requeued-acknowledged", func(t *testing.T) { slow = x.testLater(t, lane(n)) })
 	}
 	for k, c := range workerCases {
-		if k%lanes == n && (*every || c.short) || !*every && c.short {
+		if k%lanes() == n && (*every || c.short) {
 			t.Run(fmt.Sprint(c.point, " ", c.call.function), func(t *testing.T) { x.testWorker(t, lane(n), c) })
 		}
 	}
@@ -129,8 +129,7 @@ func (x *table) testHandBack(t *testing.T, group string) {
 	worker.Start(t)
 	killed := x.workerDied(t, worker)
 	worker.Start(t)
-	// The life that was killed at once has read what was held, and with it nobody knows: it comes again by itself.
-	x.settled(t, alone-time.Since(killed), once, again)
+	x.settled(t, back-time.Since(killed), once, again)
 	once.release()
 }
 
@@ -186,12 +185,8 @@ func (x *table) cancelled(t *testing.T, who installation.Caller) (*call, *jetstr
 // bringBack puts a message into the queue once more, as a server does that was killed before it had written down its removal.
 func (x *table) bringBack(t *testing.T, m *jetstream.RawStreamMsg) {
 	t.Helper()
-	again := &nats.Msg{Subject: m.Subject, Data: m.Data, Header: nats.Header{}}
-	for name, values := range m.Header {
-		if name != nats.MsgIdHdr {
-			again.Header[name] = values
-		}
-	}
+	again := &nats.Msg{Subject: m.Subject, Data: m.Data, Header: m.Header}
+	again.Header.Set(nats.MsgIdHdr, m.Header.Get(nats.MsgIdHdr)+"9") // otherwise the stream takes it for the same publication
 	if _, err := x.JetStream(t).PublishMsg(context.WithoutCancel(t.Context()), again); err != nil {
 		t.Fatal(err)
 	}
