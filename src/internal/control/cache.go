@@ -82,6 +82,17 @@ func (c *cache[T]) get(ctx context.Context, user, name string) (T, error) {
 	return l.value, l.err
 }
 
+// doubt makes every entry one that is loaded again before it is used; while the store is away it is served all the same.
+func (c *cache[T]) doubt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.generation++
+	for k, e := range c.entries {
+		e.loaded, e.away = time.Time{}, time.Time{}
+		c.entries[k] = e
+	}
+}
+
 // join returns the load of an entry that is under way, or one that the caller is to do. One that was begun before a change
 // does not count.
 func (c *cache[T]) join(k cacheKey) (l *load[T], own bool) {

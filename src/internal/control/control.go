@@ -76,7 +76,6 @@ type Control struct {
 
 	functions *cache[*deployed]
 	users     *cache[faena.User]
-	askAgain  atomic.Int64 // when the store is asked again whether a function was changed, after it was away
 }
 
 // times are how often something is done and how long it may take; tests shorten them before Run.
@@ -143,6 +142,7 @@ func (c *Control) Run(ctx context.Context, ready chan<- struct{}) error {
 	}
 	defer stopChanged()
 	defer c.o.Bus.OnReconnect(c.waits.lookAgain)()
+	defer c.o.Bus.OnReconnect(c.doubt)()
 	if problem := c.readGroups(ctx); problem != "" {
 		c.log.Warn("the groups could not be read or declared; the default group goes on", "error", problem)
 	}
@@ -207,6 +207,13 @@ func (c *Control) changed(kind, user, name string) {
 			c.tally.touch(user)
 		}
 	}
+}
+
+// doubt looks at everything that is remembered once more when it is needed next: announcements may have been lost.
+func (c *Control) doubt() {
+	c.functions.doubt()
+	c.users.doubt()
+	c.groups.again()
 }
 
 // announce forgets at home and tells the other instances. A message that is lost costs them cacheAge.
