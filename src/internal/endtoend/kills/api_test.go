@@ -122,7 +122,7 @@ func (x *table) testSlotTaken(t *testing.T, point string) {
 	holds := x.start(t, call{who: who.At(other), function: plain, held: true})
 	x.runsOnce(t, holds)
 	x.APIs[victim].Tell(t, "arm %s=kill", point)
-	this := x.start(t, call{who: who.At(victim), function: plain, keyless: limit == 1, mayLose: true, unstarted: true})
+	this := x.start(t, call{who: who.At(victim), function: plain, keyless: limit == 1, mayLose: true, unstarted: limit == 1})
 	x.revive(t, x.died(t, victim))
 	holds.release()
 	x.ended(t, tells, holds)
@@ -202,6 +202,9 @@ func (x *table) testRedrive(t *testing.T, point string) {
 		made := slices.DeleteFunc(list, func(a client.Activation) bool { return a.RedrivenFrom != c.answer.ID })
 		if err == nil && (len(made) != 1 || made[0].State != client.StateSucceeded) {
 			err = fmt.Errorf("there are %+v", made)
+		}
+		if err == nil {
+			x.Ledger.Note(who.User, installation.Answer{Status: 202, ID: made[0].ActivationID})
 		}
 		return err
 	})
