@@ -68,14 +68,16 @@ func (i life) testUserChanges(t *testing.T) {
 	}
 	i.User(t, "eve", 1)
 	soon(t, "the lower limit holds at the other API", func() error {
-		a := eve.Other().Activate(t, "eves", "three", "Prefer", "respond-async")
-		if a.Status == http.StatusAccepted {
-			if _, err := client.Read[client.Activation](eve.Other().Delete(t, "/v1/activations/"+a.ID)); err != nil {
-				t.Fatal(err)
-			}
+		id := eve.Other().Queue(t, "eves", "three")
+		third, err := eve.Other().Record(t, id)
+		if err != nil {
+			return err
 		}
-		if a.Status != http.StatusTooManyRequests {
-			return fmt.Errorf("it answers %d", a.Status)
+		if _, err := client.Read[client.Activation](eve.Other().Delete(t, "/v1/activations/"+id)); err != nil {
+			t.Fatal(err)
+		}
+		if !third.Backlogged {
+			return fmt.Errorf("it is %s, and not in the backlog", third.State)
 		}
 		return nil
 	})
