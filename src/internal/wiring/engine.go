@@ -30,14 +30,6 @@ func (e engine) Create(ctx context.Context, s worker.ContainerSpec) (string, err
 	})
 }
 
-// Start implements worker.Containers: when it returns, the container is apart from the others.
-func (e engine) Start(ctx context.Context, id string) error {
-	if err := e.Engine.Start(ctx, id); err != nil {
-		return err
-	}
-	return e.guard.started()
-}
-
 // Owned implements worker.Containers: those of every worker.
 func (e engine) Owned(ctx context.Context) ([]worker.Owned, error) {
 	list, err := e.Engine.Owned(ctx, "")
@@ -64,8 +56,13 @@ func (e engine) Images(ctx context.Context) ([]worker.Image, error) {
 	return out, nil
 }
 
-// Cgroup implements worker.Containers.
+// Cgroup implements worker.Containers. A worker calls it for every container, when its init has spoken and before anything of the
+// function's runs in it, whether the engine has already said that the container is started or not: so this is where it is kept apart
+// from the others.
 func (e engine) Cgroup(id string, pid int) (worker.Cgroup, error) {
+	if err := e.guard.started(); err != nil {
+		return nil, err
+	}
 	c, err := e.Stats(id, pid)
 	if err != nil {
 		return nil, err // not c, which would be a nil pointer in an interface

@@ -81,12 +81,16 @@ func (g *guard) join() string {
 	return g.id
 }
 
-// started keeps a container that has just been started from the others. Nothing of the function's runs in it yet.
+// started keeps a container that has just been started, which is on the bridge by then, from the others. Nothing of the function's
+// runs in it yet.
 func (g *guard) started() error {
 	if g.rules == nil {
 		return nil
 	}
-	return g.rules.Isolate()
+	if err := g.rules.Isolate(); err != nil {
+		return fmt.Errorf("keep the container from others: %w", err)
+	}
+	return nil
 }
 
 // Close removes the rules. The containers must be gone.
