@@ -97,7 +97,8 @@ func (c *Control) once(ctx context.Context, hash string, req faena.ActivationReq
 			if r, err := o.admit(ctx, k); !isReason(err, reasonTaken) {
 				return r, false, err
 			}
-		case time.Now().After(deadline):
+		}
+		if time.Now().After(deadline) { // also where its id is taken by what cannot be read
 			return faena.Record{}, false, inProgress(k)
 		}
 		if err := pause.wait(ctx); err != nil {

@@ -179,6 +179,26 @@ func TestControl_ActivateOnce_Died(t *testing.T) {
 	r.quiet()
 }
 
+// What makes the id of an old key be taken, and cannot be read, keeps no call waiting for ever.
+func TestControl_ActivateOnce_TakenByWhatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.user("ann", 10)
+	r.deploy("ann", "f")
+	id, err := r.o.NewID("ann", group)
+	noError(t, err)
+	r.claim("k", "x", id)
+	r.bus.older.Store(int64(faena.ClaimWithin))
+	bucket, err := r.nats.JetStream(t).KeyValue(t.Context(), "activations-"+group)
+	noError(t, err)
+	_, err = bucket.Put(t.Context(), "ann."+id, []byte("?"))
+	noError(t, err)
+	_, _, err = r.keyed("k", "x", true)
+	if e := isKind(t, err, faena.KindConflict); e.Reason != reasonInProgress || e.Activation != id {
+		t.Errorf("the error is %+v", e)
+	}
+}
+
 // An API that sleeps between its claim and the record, and wakes up when another one has admitted the activation, takes nothing away.
 func TestControl_ActivateOnce_Sleeps(t *testing.T) {
 	t.Parallel()

@@ -88,3 +88,29 @@ func TestBus_Made(t *testing.T) {
 		t.Errorf("%d more were recorded, %d more ends were believed", len(recorded), len(ended))
 	}
 }
+
+// A call may be admitted under its key's id as long as the key stands for it, and no longer.
+func TestBus_Made_UnderAKey(t *testing.T) {
+	t.Parallel()
+	_, b := start(t, natsbus.Options{Made: func(string, string, string) bool { return true }})
+	for name, c := range map[string]struct {
+		later time.Duration // than its id
+		read  bool
+	}{
+		"AtOnce":                     {0, true},
+		"TwoMinutesLater":            {2 * time.Minute, true},
+		"AsLongAsTheKeyIsRemembered": {faena.IdempotencyTTL, true},
+		"AfterThat":                  {faena.IdempotencyTTL + 2*time.Minute, false},
+		"BeforeIt":                   {-2 * time.Minute, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := record("ana", 0)
+			r.AdmittedAt = r.AdmittedAt.Add(c.later)
+			_, err := b.CreateRecord(t.Context(), r)
+			noError(t, err)
+			if _, _, err := b.Record(t.Context(), group, r.User, r.ID); (err == nil) != c.read {
+				t.Errorf("it is read with %v", err)
+			}
+		})
+	}
+}

@@ -155,7 +155,11 @@ func (b *Bus) recordAt(subject string, p []byte) (*faena.Record, error) {
 // made reports whether an API has made an id for a user and a group.
 func (b *Bus) made(user, group, id string) bool { return b.o.Made == nil || b.o.Made(user, group, id) }
 
-// admitted reports whether an API has made the id of a record for its user and group, at the time that it says.
+// admittedOff is how far the clocks of the APIs that have made an id and used it may be apart.
+const admittedOff = time.Minute
+
+// admitted reports whether an API has made the id of a record for its user and group, at the time that it says. An id that an
+// Idempotency-Key stands for may be used as long as the key lasts.
 func (b *Bus) admitted(r *faena.Record) bool {
 	if b.o.Made == nil {
 		return true
@@ -165,7 +169,8 @@ func (b *Bus) admitted(r *faena.Record) bool {
 		return false
 	}
 	sec, nsec := id.Time().UnixTime()
-	return r.AdmittedAt.Sub(time.Unix(sec, nsec)).Abs() < time.Minute
+	later := r.AdmittedAt.Sub(time.Unix(sec, nsec))
+	return -admittedOff < later && later < faena.IdempotencyTTL+admittedOff
 }
 
 func decodeRecord(p []byte) (*faena.Record, error) {
