@@ -158,7 +158,8 @@ func (b *userBacklog) refresh(ctx context.Context) error {
 }
 
 // file puts into the backlog what a worker has put back for a later retry: only APIs publish. It may be called again for the same
-// record, by several instances. Of a function that is gone nothing is run again.
+// record, by several instances. Of a function that is gone nothing is run again. The workers of a group may write what they like into
+// its bucket: no revision of another group is given to them.
 func (c *Control) file(ctx context.Context, r *faena.Record) error {
 	rev, err := c.o.Documents.Revision(ctx, r.User, r.Function, r.Revision)
 	if faena.IsKind(err, faena.KindNotFound) || err == nil && !revisionOf(&rev, r) {
@@ -166,6 +167,10 @@ func (c *Control) file(ctx context.Context, r *faena.Record) error {
 		return err
 	}
 	if err != nil {
+		return err
+	}
+	if rev.Spec.Group != r.Group { // the revision, with what is sealed in it, is not for the workers of this group
+		_, err := c.endQueued(ctx, r, faena.ReasonWorkerLost, "Its function is of another group: a worker has changed its record.")
 		return err
 	}
 	m := &faena.Message{Schema: faena.SchemaVersion, ID: r.ID, Revision: &rev, Parameter: *r.Parameter}

@@ -327,6 +327,23 @@ func TestSweeper_FilesARetry(t *testing.T) {
 	}
 }
 
+// A worker changes the records of its group as it likes: it gets no revision of another group's function by that.
+func TestControl_File_OtherGroup(t *testing.T) {
+	t.Parallel()
+	r := waiting(t, 1, silent)
+	r.newGroup("gpu")
+	_, err := r.PutUser(t.Context(), faena.User{Name: "ann", Groups: map[string]int{group: 5, "gpu": 5}}, "")
+	noError(t, err)
+	r.deploy("ann", "theirs", func(s *faena.Spec) { s.Group = "gpu" })
+	theirs, err := r.documents.Documents.Revision(t.Context(), "ann", "theirs", 1)
+	noError(t, err)
+	rec := r.retried(0, func(rec *faena.Record) { rec.Function, rec.Digest = "theirs", theirs.Digest })
+	noError(t, r.file(t.Context(), rec))
+	if got, _, err := r.bus.Bus.Record(t.Context(), group, "ann", rec.ID); err != nil || got.Reason != faena.ReasonWorkerLost || r.inBacklog("ann") != 0 {
+		t.Errorf("the record is %+v, %v; %d wait", got, err, r.inBacklog("ann"))
+	}
+}
+
 // While the store is away nothing stops, also at an API that knows nobody: then each user has one slot.
 func TestReleaser_StoreAway(t *testing.T) {
 	t.Parallel()
