@@ -16,6 +16,7 @@ var (
 	errCancelled  = errors.New("cancelled by its user")
 	errSuperseded = errors.New("the record names another worker or attempt")
 	errFenced     = errors.New("not confirmed for too long")
+	errTaken      = errors.New("another worker has claimed it meanwhile")
 	errAborted    = errors.New("the worker was stopped")
 	errDrained    = errors.New("the worker takes no more work")
 	errTimeout    = errors.New("timeout")

@@ -26,6 +26,9 @@ const (
 	cancel
 	// lose: a redelivery of one that was started and may not be run again; its worker is lost.
 	lose
+	// leave: somebody else has claimed it by the same message since it was looked at. He lives, and any answer would be taken for his;
+	// when he does not, the message comes again.
+	leave
 )
 
 // circumstances are what a record is judged by, besides what it says.
@@ -166,21 +169,33 @@ func (w *Worker) claim(ctx context.Context, a *activation, rec *faena.Record, re
 		if !errors.Is(err, faena.ErrStale) && !sleep(ctx, pause) {
 			return drop, nil, 0, err
 		}
-		if rec, rev, err = w.read(ctx, a); err != nil {
+		found, foundRev, err := w.read(ctx, a)
+		if err != nil {
 			return drop, nil, 0, err
 		}
-		if rec != nil && rec.HeldBy(w.o.ID, mine.Attempt) && rec.Sequence == a.delivery.Sequence {
-			a.claimed(rec, rev) // the answer was lost, the write was not
-			return proceed, rec, rev, nil
+		if found != nil && found.HeldBy(w.o.ID, mine.Attempt) && found.Sequence == a.delivery.Sequence {
+			a.claimed(found, foundRev) // the answer was lost, the write was not
+			return proceed, found, foundRev, nil
 		}
-		v := w.judge(a, rec)
-		if v != proceed && !a.lapsed(w.every.fence) {
-			return v, rec, rev, nil
+		switch v := w.judgeAgain(a, rec, found); {
+		case a.lapsed(w.every.fence):
+			return drop, nil, 0, errFenced
+		case v == leave:
+			return drop, nil, 0, errTaken
+		case v != proceed:
+			return v, found, foundRev, nil
 		}
-		if rec != nil && rec.State == faena.StateRunning {
-			a.takesOver(rec)
-		}
+		rec, rev = found, foundRev
 	}
+}
+
+// judgeAgain decides by a record that was re-read since the delivery was judged by what seen says.
+func (w *Worker) judgeAgain(a *activation, seen, found *faena.Record) verdict {
+	v := w.judge(a, found)
+	if v != drop && !asSeen(seen)(found) {
+		return leave
+	}
+	return v
 }
 
 // take makes a record this worker's that is queued, or whose worker is lost.

@@ -29,11 +29,16 @@ func (w *Worker) giveBack(a *activation, delay time.Duration) {
 	failpoint.Hit("worker/nak-sent")
 }
 
-// setAside gives up an activation that this worker has not started. One whose hold is doubtful is left to the
+// setAside gives up an activation that this worker has not started. One whose hold is doubtful, or somebody else's, is left to the
 // server, which delivers it again; any other is handed back at once.
 func (w *Worker) setAside(a *activation, err error) {
 	switch {
+	case errors.Is(err, errTaken), errors.Is(context.Cause(a.ctx), errSuperseded):
+		a.entry.clear()
+		w.o.Observer.Abandoned("superseded")
+		w.logOf(a).Warn("an activation was given up before it started", "error", err)
 	case errors.Is(err, errFenced), errors.Is(context.Cause(a.ctx), errFenced):
+		a.entry.clear()
 		w.o.Observer.Abandoned("fenced")
 		w.logOf(a).Warn("an activation was given up before it started", "error", err)
 	case errors.Is(err, errDrained), errors.Is(err, errAborted), errors.Is(context.Cause(a.ctx), errAborted):

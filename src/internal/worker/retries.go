@@ -68,8 +68,8 @@ func (w *Worker) requeued(ctx context.Context, a *activation, r *faena.Record) {
 	w.giveBack(a, r.NotBefore.Sub(w.o.ServerNow()))
 }
 
-// unprepared deals with an activation that has no container.
-func (w *Worker) unprepared(a *activation, err error) {
+// unprepared deals with an activation that has no container; seen is what its record said when that was begun.
+func (w *Worker) unprepared(a *activation, seen *faena.Record, err error) {
 	switch {
 	case errors.Is(err, errDrained), errors.Is(err, errAborted), errors.Is(err, errFenced):
 		w.setAside(a, err)
@@ -92,10 +92,13 @@ func (w *Worker) unprepared(a *activation, err error) {
 		w.setAside(a, readErr)
 		return
 	}
-	v := w.judge(a, rec)
+	v := w.judgeAgain(a, seen, rec)
 	switch {
 	case a.lapsed(w.every.fence):
 		w.setAside(a, errFenced)
+		return
+	case v == leave, v != drop && errors.Is(err, errSuperseded):
+		w.setAside(a, errTaken)
 		return
 	case v != proceed:
 	case !ended:

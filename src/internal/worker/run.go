@@ -62,7 +62,7 @@ func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 	}
 	c, err := w.prepare(duty, a, rec)
 	if err != nil {
-		w.unprepared(a, err)
+		w.unprepared(a, rec, err)
 		return
 	}
 	failpoint.Hit("worker/prepared")
@@ -81,6 +81,7 @@ func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 	failpoint.Hit("worker/ran")
 	w.pool.release(c, out.retire)
 	if out.silent {
+		a.entry.clear()
 		return
 	}
 	w.settleRun(a, out)
