@@ -215,7 +215,7 @@ func (d *Deliveries) delivery(m *nats.Msg, ok bool) (Delivery, error) {
 		return Delivery{}, fmt.Errorf("read a delivery: %w", err)
 	}
 	out.Sequence, out.Published, out.Redelivered = meta.Sequence.Stream, meta.Timestamp, meta.NumDelivered > 1
-	out.User, _, _ = slotOf(m.Subject)
+	out.User, out.Slot, _ = slotOf(m.Subject)
 	out.ID, _ = activationOf(m.Header.Get(headerMsgID))
 	if out.Message, err = d.b.code.decode(m.Data); err != nil {
 		out.Err, out.Raw = unknownSchema(out.ID, err), m.Data

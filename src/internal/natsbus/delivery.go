@@ -17,6 +17,7 @@ type Delivery struct {
 	Redelivered bool           // it was delivered before
 	Published   time.Time      // by the server's clock
 	User        string         // whose slot it is in, also where the message could not be decoded
+	Slot        int            // likewise: which of them
 	ID          string         // of the activation by the message's header; "" where it has none
 	Raw         []byte         // the message where Err is set
 

@@ -120,7 +120,7 @@ func (d deliveries) Next(ctx context.Context) (worker.Delivery, error) {
 		return worker.Delivery{}, err
 	}
 	return worker.Delivery{Acker: m, Message: m.Message, Err: m.Err, Sequence: m.Sequence, Redelivered: m.Redelivered,
-		Published: m.Published, User: m.User, ID: m.ID, Raw: m.Raw}, nil
+		Published: m.Published, User: m.User, Slot: m.Slot, ID: m.ID, Raw: m.Raw}, nil
 }
 
 // RulesOf are the rules for registries that the settings give.

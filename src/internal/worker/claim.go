@@ -16,7 +16,8 @@ type verdict int
 const (
 	// proceed: make ready, claim, run. It is queued, or its worker is lost and it may be run again.
 	proceed verdict = iota
-	// drop: acknowledge and do nothing else: absent, terminal, in the backlog, or a copy of a message that runs elsewhere.
+	// drop: acknowledge and do nothing else: absent, terminal, in the backlog, or a copy of a message that runs elsewhere, or waits in
+	// another slot.
 	drop
 	// wait: its next attempt is not due yet.
 	wait
@@ -34,6 +35,7 @@ const (
 // circumstances are what a record is judged by, besides what it says.
 type circumstances struct {
 	sequence uint64        // of the delivery, in the stream
+	slot     int           // that the delivery is in
 	waited   time.Duration // since the server stamped the message
 	now      time.Time     // by the server's clock
 	spec     *faena.Spec
@@ -45,6 +47,8 @@ func decide(rec *faena.Record, c circumstances) verdict {
 	case rec == nil || rec.State.Terminal() || rec.Backlogged:
 		return drop
 	case rec.State == faena.StateRunning && rec.Sequence != c.sequence:
+		return drop
+	case rec.State == faena.StateQueued && rec.Slot != c.slot: // a message from before it was in the backlog, which comes late
 		return drop
 	case rec.State == faena.StateRunning:
 		if _, again := c.spec.Retry(faena.ReasonWorkerLost, rec.Attempt, 0); !again || c.waited > latestStart(rec, c.spec) {
@@ -77,7 +81,7 @@ func latestStart(rec *faena.Record, spec *faena.Spec) time.Duration {
 
 // judge decides on an activation's record as it is now.
 func (w *Worker) judge(a *activation, rec *faena.Record) verdict {
-	return decide(rec, circumstances{sequence: a.delivery.Sequence, waited: w.waited(a), now: w.o.ServerNow(), spec: &a.rev.Spec})
+	return decide(rec, circumstances{sequence: a.delivery.Sequence, slot: a.delivery.Slot, waited: w.waited(a), now: w.o.ServerNow(), spec: &a.rev.Spec})
 }
 
 // standing is what a re-read record says to the worker that holds its message.

@@ -10,7 +10,7 @@ import (
 func TestDecide(t *testing.T) {
 	now := time.Now()
 	soon, past := now.Add(time.Second), now.Add(-time.Second)
-	queued := faena.Record{State: faena.StateQueued, StartWithinMS: 1000}
+	queued := faena.Record{State: faena.StateQueued, Slot: 3, StartWithinMS: 1000}
 	running := faena.Record{State: faena.StateRunning, Worker: "w2", Attempt: 1, Sequence: 7, StartWithinMS: 1000}
 	with := func(r faena.Record, change func(*faena.Record)) *faena.Record { change(&r); return &r }
 	wanted := func(r *faena.Record) { r.CancelRequested = true }
@@ -32,6 +32,9 @@ func TestDecide(t *testing.T) {
 		"queued, cancelled":              {with(queued, wanted), never, 7, 0, cancel},
 		"queued, cancelled and past":     {with(queued, wanted), never, 7, time.Hour, cancel},
 		"in the backlog":                 {with(queued, func(r *faena.Record) { r.Backlogged = true }), once, 7, 0, drop},
+		"in another slot":                {with(queued, func(r *faena.Record) { r.Slot = 4 }), once, 7, 0, drop},
+		"in another slot, cancelled":     {with(queued, func(r *faena.Record) { r.Slot, r.CancelRequested = 4, true }), once, 7, 0, drop},
+		"in another slot, past":          {with(queued, func(r *faena.Record) { r.Slot = 4 }), once, 7, time.Hour, drop},
 		"running, redelivery":            {&running, never, 7, 0, lose},
 		"running, redelivery, past":      {&running, never, 7, time.Hour, lose},
 		"running, a copy":                {&running, never, 8, 0, drop},
@@ -51,7 +54,7 @@ func TestDecide(t *testing.T) {
 		"lost, and nobody could start": {&running, once, 7, 33*time.Second + 1, lose},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := decide(c.rec, circumstances{c.sequence, c.waited, now, &c.spec}); got != c.want {
+			if got := decide(c.rec, circumstances{c.sequence, 3, c.waited, now, &c.spec}); got != c.want {
 				t.Errorf("got %d, want %d", got, c.want)
 			}
 		})

@@ -133,7 +133,8 @@ func (w *Worker) refuse(a *activation) {
 			return
 		}
 		w.acknowledge(ctx, a)
-	case rec.State.Terminal(), rec.Backlogged, rec.State == faena.StateRunning && rec.Sequence != d.Sequence:
+	case rec.State.Terminal(), rec.Backlogged, rec.State == faena.StateRunning && rec.Sequence != d.Sequence,
+		rec.State == faena.StateQueued && rec.Slot != d.Slot:
 		w.acknowledge(ctx, a) // an old one, or a copy
 	default:
 		l.Function, l.Revision, l.Attempts = rec.Function, rec.Revision, rec.Attempt

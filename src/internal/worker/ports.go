@@ -74,6 +74,7 @@ type Delivery struct {
 	Redelivered bool           // it was delivered before
 	Published   time.Time      // by the server's clock
 	User        string         // whose slot it is in, also where Err is set
+	Slot        int            // likewise: which of them
 	ID          string         // of the activation, also where Err is set; "" where the message has none
 	Raw         []byte         // the message where Err is set
 }

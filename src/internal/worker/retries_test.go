@@ -154,9 +154,18 @@ func TestWorker_Retry_Later(t *testing.T) {
 				t.Errorf("it is due in %v", wait)
 			}
 			parameter := *p
+			before := r.Slot
 			s.change(id, func(r *faena.Record) { s.check(r.Release(int(s.slots.Add(1)), 0)) }) // as if it were due
 			r = s.record(id)
-			_, _, err := s.bus.Publish(t.Context(), "ana", group, r.Slot, r.Publication, &faena.Message{Schema: faena.SchemaVersion, ID: id, Revision: rev,
+			// A message that is still in its first slot, as when its acknowledgement was lost, is not what it waits for.
+			_, _, err := s.bus.Publish(t.Context(), "ana", group, before, 9, &faena.Message{Schema: faena.SchemaVersion, ID: id, Revision: rev,
+				Parameter: parameter})
+			s.check(err)
+			s.quiet()
+			if now := s.record(id); now.State != faena.StateQueued || now.Attempt != 1 {
+				t.Errorf("by its old message: %+v", now)
+			}
+			_, _, err = s.bus.Publish(t.Context(), "ana", group, r.Slot, r.Publication, &faena.Message{Schema: faena.SchemaVersion, ID: id, Revision: rev,
 				Parameter: parameter})
 			s.check(err)
 			if r = s.ended(id); r.State != faena.StateSucceeded || r.Attempt != 2 || string(r.Result.Inline) != "2" {
