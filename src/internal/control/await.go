@@ -169,12 +169,12 @@ func (c *Control) await(ctx context.Context, w *waiter, r *faena.Record) (*faena
 }
 
 // giveUp settles a queued activation for which no worker is there, and frees its slot. Where the queue does not answer,
-// the next look at the workers tries again.
+// the next look at the workers tries again. What has been started once waits for its retry.
 func (c *Control) giveUp(ctx context.Context, r *faena.Record) {
 	c.gauge.mu.Lock()
 	has, _ := c.gauge.hasWorker(r.Group)
 	c.gauge.mu.Unlock()
-	if has { // it is back
+	if has || r.Attempt > 0 { // it is back, or it was
 		return
 	}
 	_, err := c.endQueued(ctx, r, faena.ReasonNoWorker, "No worker of group "+r.Group+" is there, or is ready, to run it. Try again later.")
@@ -184,8 +184,11 @@ func (c *Control) giveUp(ctx context.Context, r *faena.Record) {
 }
 
 // expire settles an activation that no worker took in time, while all of them are busy: a worker that meets it would do
-// the same.
+// the same. A retry has a latest start of its own, which the sweeper looks after.
 func (c *Control) expire(ctx context.Context, r *faena.Record) {
+	if r.Attempt > 0 {
+		return
+	}
 	_, err := c.endQueued(ctx, r, faena.ReasonExpired, fmt.Sprintf("No worker could start it within %s.", r.StartWithin()))
 	if err != nil && ctx.Err() == nil {
 		c.logOf(r).Warn("an activation that has expired could not be ended; the worker that meets it does", "error", err)

@@ -56,7 +56,8 @@ func (c *Control) Cancel(ctx context.Context, user, id string) (faena.Record, er
 }
 
 // endQueued settles a queued activation for reason, then deletes its message so that its slot is free at once, and
-// tells the API that waits. It returns nil, nil where the activation is not queued any more.
+// tells the API that waits. It returns nil, nil where the activation is not queued any more, or it is late for an attempt that
+// is over.
 func (c *Control) endQueued(ctx context.Context, seen *faena.Record, reason faena.Reason, message string) (*faena.Record, error) {
 	r, rev, err := c.o.Bus.Record(ctx, seen.Group, seen.User, seen.ID)
 	if err != nil {
@@ -65,7 +66,8 @@ func (c *Control) endQueued(ctx context.Context, seen *faena.Record, reason faen
 		}
 		return nil, queueError(err)
 	}
-	if r.State != faena.StateQueued {
+	late := reason == faena.ReasonExpired || reason == faena.ReasonNoWorker
+	if r.State != faena.StateQueued || late && r.Attempt != seen.Attempt { // a later attempt has a time of its own
 		return nil, nil
 	}
 	if err := r.Fail(reason, message, clock.Now()); err != nil {

@@ -192,6 +192,9 @@ func (c *Control) sameFunction(ctx context.Context, l *letter) error {
 		return &faena.Error{Kind: faena.KindConflict, Reason: "not_ended", Component: faena.ComponentQueue, Activation: l.ID, Retryable: true,
 			RetryAfter: time.Second, Message: "The activation has not ended yet. Try again when it has."}
 	}
+	if findErr != nil && !faena.IsKind(findErr, faena.KindNotFound) {
+		return findErr
+	}
 	if findErr != nil { // it may have been removed from history
 		ran = &faena.Record{Digest: rev.Digest, AdmittedAt: l.At}
 		if key, err := uuid.Parse(l.ID); err == nil {

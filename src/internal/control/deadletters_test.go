@@ -154,6 +154,25 @@ func TestControl_Redrive_Refused(t *testing.T) {
 	}
 }
 
+// Where it cannot be found out whether the activation has ended it is not run again.
+func TestControl_Redrive_StoreAway(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.user("ann", 10)
+	r.deploy("ann", "f")
+	id := r.deadLetter()
+	r.documents.on("Activation", func() error { return errAway })
+	_, err := r.Redrive(t.Context(), "ann", id, faena.ActivationRequest{})
+	isKind(t, err, faena.KindUnavailable)
+	r.documents.on("Activation", nil)
+	if live, err := r.bus.Bus.LiveIDs(t.Context(), group); err != nil || len(live) > 0 {
+		t.Errorf("live are %v, %v", live, err)
+	}
+	if left := r.letters("ann"); len(left) != 1 {
+		t.Errorf("left are %v", left)
+	}
+}
+
 // A worker may write what it likes into its group's dead letters: a function of another group is out of its reach.
 func TestControl_Redrive_OtherGroup(t *testing.T) {
 	t.Parallel()

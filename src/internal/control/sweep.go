@@ -181,21 +181,25 @@ func (c *Control) endExpired(ctx context.Context, r *faena.Record) error {
 }
 
 // inPlace reports whether the activation's message stands in its slot, or in the backlog: also that of one which has a slot may
-// stand there alone, where the leader that gave it that was killed before it published.
+// stand there alone, where the leader that gave it that was killed before it published. What is released goes from there to its slot
+// while we look, so that the slot is the last to be looked at.
 func (c *Control) inPlace(ctx context.Context, r *faena.Record) (bool, error) {
 	if !r.Backlogged {
 		if there, err := c.inSlot(ctx, r); err != nil || there {
 			return there, err
 		}
 	}
-	if r.Instance != "" {
-		return false, nil // whoever waits for its end does not let it wait there
+	if r.Instance != "" && r.Attempt == 0 {
+		return false, nil // whoever waits for its end lets only retries wait there
 	}
 	_, err := c.o.Bus.BacklogMessage(ctx, r.Group, r.User, r.ID)
-	if faena.IsKind(err, faena.KindNotFound) {
+	switch {
+	case !faena.IsKind(err, faena.KindNotFound):
+		return err == nil, err
+	case r.Backlogged:
 		return false, nil
 	}
-	return err == nil, err
+	return c.inSlot(ctx, r)
 }
 
 // inSlot reports whether the activation's message stands in its slot.

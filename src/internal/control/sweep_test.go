@@ -89,6 +89,62 @@ func TestSweeper_SlotOfAnother(t *testing.T) {
 	r.quiet()
 }
 
+// What is released while the sweeper looks for it, from the backlog into its slot, is not lost.
+func TestControl_InPlace_JustReleased(t *testing.T) {
+	t.Parallel()
+	r := start(t, several)
+	for name, change := range map[string]func(*faena.Record){
+		"OfAnAsynchronousCall":      func(rec *faena.Record) { rec.Slot = 1 },
+		"TheRetryOfASynchronousOne": func(rec *faena.Record) { rec.Slot, rec.Instance, rec.Attempt = 2, "api-1", 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			rec := r.orphan(change)
+			m := &faena.Message{Schema: faena.SchemaVersion, ID: rec.ID, Revision: &faena.Revision{Schema: faena.SchemaVersion, User: "ann", Function: "f"}}
+			noError(t, r.bus.Bus.PublishBacklog(t.Context(), "ann", group, 1, m))
+			if there, err := r.inPlace(t.Context(), rec); err != nil || !there {
+				t.Errorf("in the backlog it is there: %v, %v", there, err)
+			}
+			r.bus.on("BacklogMessage", func() error {
+				noError(t, r.publish(rec))
+				w, err := r.bus.Bus.BacklogMessage(t.Context(), group, "ann", rec.ID)
+				noError(t, err)
+				noError(t, r.bus.Bus.DeleteBacklog(t.Context(), group, w.Sequence))
+				return nil
+			})
+			defer r.bus.on("BacklogMessage", nil)
+			if there, err := r.inPlace(t.Context(), rec); err != nil || !there {
+				t.Errorf("when it was released it is there: %v, %v", there, err)
+			}
+		})
+	}
+}
+
+// The call that waits does not end a retry: neither for the time that the first attempt had, nor for want of a worker.
+func TestControl_Await_LeavesRetries(t *testing.T) {
+	t.Parallel()
+	r := start(t, several)
+	r.gauge.mu.Lock()
+	r.gauge.started = time.Time{} // no worker was seen since
+	r.gauge.mu.Unlock()
+	for name, end := range map[string]func(*faena.Record){
+		"Expired":  func(seen *faena.Record) { r.expire(t.Context(), seen) },
+		"NoWorker": func(seen *faena.Record) { r.giveUp(t.Context(), seen) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := r.orphan()
+			end(first)
+			r.becomes(first.ID, faena.StateFailed)
+			retry := r.orphan(func(rec *faena.Record) { rec.Attempt = 1 })
+			for attempt := range 2 { // as it was seen
+				seen := *retry
+				seen.Attempt = attempt
+				end(&seen)
+			}
+			r.becomes(retry.ID, faena.StateQueued)
+		})
+	}
+}
+
 // No worker is there to end what has expired.
 func TestSweeper_Expired(t *testing.T) {
 	t.Parallel()
