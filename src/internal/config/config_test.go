@@ -118,6 +118,12 @@ func TestExceptions(t *testing.T) {
 			t.Errorf("%q read again is %v, %v", e, again, err)
 		}
 	}
+	for n, taken := range map[int]bool{maxExceptions: true, maxExceptions + 1: false} {
+		var e Exceptions
+		if err := e.Decode(strings.Repeat("10.0.0.5:5432,", n)); (err == nil) != taken {
+			t.Errorf("%d exceptions: %v", n, err)
+		}
+	}
 }
 
 func TestLoadUp_Bad(t *testing.T) {

@@ -25,14 +25,20 @@ func (e Exception) String() string {
 	return fmt.Sprintf("%s:%d", e.Prefix, e.Port)
 }
 
+// maxExceptions is how many there may be: the packet rules, which have up to four for each, are written to the kernel at once.
+const maxExceptions = 100
+
 // Exceptions is networks, each with or without a port, separated by commas.
 type Exceptions []Exception
 
-// Decode reads a list of exceptions; one address alone is a prefix of full length.
+// Decode reads a list of at most 100 exceptions; one address alone is a prefix of full length.
 func (e *Exceptions) Decode(text string) error {
 	var words List
 	if err := words.Decode(text); err != nil {
 		return err
+	}
+	if len(words) > maxExceptions {
+		return fmt.Errorf("has %d networks, and %d is the most", len(words), maxExceptions)
 	}
 	*e = nil
 	for _, w := range words {

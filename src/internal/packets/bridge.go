@@ -19,25 +19,25 @@ type port struct {
 }
 
 // isolate isolates the ports of the bridge that are not: an isolated one exchanges frames with the host, and with no other isolated
-// one. The caller holds mu.
-func (r *Rules) isolate() error {
+// one. It returns how many there are. The caller holds mu.
+func (r *Rules) isolate() (int, error) {
 	bridge, err := net.InterfaceByName(r.o.Bridge)
 	if err != nil {
-		return fmt.Errorf("find the bridge %s of the containers on this host: %w", r.o.Bridge, err)
+		return 0, fmt.Errorf("%w: %s: %w", errNoBridge, r.o.Bridge, err)
 	}
 	ports, err := r.ports(bridge.Index)
 	if err != nil {
-		return fmt.Errorf("list the ports of the bridge %s: %w", r.o.Bridge, err)
+		return 0, fmt.Errorf("list the ports of the bridge %s: %w", r.o.Bridge, err)
 	}
 	for _, p := range ports {
 		if p.isolated {
 			continue
 		}
 		if err := r.isolatePort(p); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("isolate a port of the bridge %s: %w", r.o.Bridge, err)
+			return 0, fmt.Errorf("isolate a port of the bridge %s: %w", r.o.Bridge, err)
 		}
 	}
-	return nil
+	return len(ports), nil
 }
 
 func (r *Rules) isolatePort(p port) error {

@@ -37,6 +37,9 @@ type Options struct {
 // ErrInUse is that the rules of that name are another process's, which runs.
 var ErrInUse = errors.New("it belongs to another process: is a worker of that name running?")
 
+// errNoBridge is that the bridge is not there. It may come back; the rules, which go by its name, hold meanwhile.
+var errNoBridge = errors.New("the bridge of the containers is not in the network of this process")
+
 // Rules are in force from Open to Close. All methods are safe for concurrent use.
 type Rules struct {
 	o     Options
@@ -44,43 +47,76 @@ type Rules struct {
 	left  *nftables.Table // holds while the containers of a killed process die
 
 	mu        sync.Mutex
-	tables    *nftables.Conn
+	tables    *nftables.Conn // nil where there are no sockets
+	socket    *netlink.Conn  // of tables
 	links     *netlink.Conn
-	resolvers []Exception
+	resolvers []Exception // in the rules
+	closed    bool
 }
 
 // Open puts the rules into force; whoever had them under that name before is gone. It fails where this process may not set rules,
 // or the bridge is not in its network namespace: the error says why, and what to do.
-func Open(o Options) (_ *Rules, err error) {
+func Open(o Options) (*Rules, error) {
+	name := o.Bridge + "." + o.Name
+	r := &Rules{o: o, owned: &nftables.Table{Family: nftables.TableFamilyINet, Name: name},
+		left: &nftables.Table{Family: nftables.TableFamilyINet, Name: name + left}}
 	if _, err := net.InterfaceByName(o.Bridge); err != nil {
-		return nil, fmt.Errorf("the bridge %s of the containers is not in the network of this process: the engine runs on another host, or one of both "+
-			"in a network namespace of its own", o.Bridge)
+		return nil, fmt.Errorf("%w: it is called %s, and the engine runs on another host, or one of both in a network namespace of its own",
+			errNoBridge, o.Bridge)
 	}
-	r := &Rules{o: o, resolvers: resolvers()}
+	if err := r.open(); err != nil {
+		return nil, err
+	}
+	if err := r.fill(); err != nil {
+		_ = r.closeConns() // the first error is the one that counts
+		if c, err := nftables.New(); err == nil {
+			c.DelTable(r.left)
+			_ = c.Flush()
+		}
+		return nil, err
+	}
+	return r, nil
+}
+
+// bufferSize is of what one write of the rules takes to the kernel, and of its answers: one for each rule. The usual 208 KiB are
+// too little for some 20 exceptions.
+const bufferSize = 4 << 20
+
+// open opens the sockets and makes the table that belongs to one of them. The caller holds mu.
+func (r *Rules) open() (err error) {
 	defer func() {
 		if err != nil {
 			_ = r.closeConns() // the first error is the one that counts
 		}
 	}()
-	var socket *netlink.Conn
-	r.tables, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error { socket = c; return nil }))
+	r.tables, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		r.socket = c
+		return errors.Join(c.SetReadBuffer(bufferSize), c.SetWriteBuffer(bufferSize))
+	}))
 	if err != nil {
-		return nil, fmt.Errorf("open a socket to nftables: %w", explain(err))
+		return fmt.Errorf("open a socket to nftables: %w", explain(err))
 	}
 	if r.links, err = netlink.Dial(unix.NETLINK_ROUTE, nil); err != nil {
-		return nil, fmt.Errorf("open a socket to the network: %w", explain(err))
+		return fmt.Errorf("open a socket to the network: %w", explain(err))
 	}
-	if r.owned, err = own(socket, o.Bridge+"."+o.Name); err != nil {
+	if err := r.own(); err != nil {
 		if _, found := r.tables.ListTableOfFamily(r.owned.Name, r.owned.Family); found == nil {
-			return nil, fmt.Errorf("make the nftables table %s: %w", r.owned.Name, ErrInUse)
+			return fmt.Errorf("make the nftables table %s: %w", r.owned.Name, ErrInUse)
 		}
-		return nil, fmt.Errorf("make the nftables table %s: %w", r.owned.Name, explain(err))
+		return fmt.Errorf("make the nftables table %s: %w", r.owned.Name, explain(err))
 	}
-	r.left = &nftables.Table{Family: nftables.TableFamilyINet, Name: r.owned.Name + left}
-	if err := errors.Join(r.write(), r.isolate(), r.tidy()); err != nil {
-		return nil, explain(err)
+	return nil
+}
+
+// fill writes the rules, isolates the ports and removes what others have left. The caller holds mu.
+func (r *Rules) fill() error {
+	if err := r.write(resolvers()); err != nil {
+		return err
 	}
-	return r, nil
+	if _, err := r.isolate(); err != nil {
+		return err
+	}
+	return r.tidy()
 }
 
 // left ends the name of a table that outlives its process.
@@ -115,37 +151,76 @@ func (r *Rules) tidy() error {
 }
 
 // Check puts right what has changed since: the resolvers of the host, new containers on the bridge, rules that somebody has
-// removed. An error says what could not be.
+// removed, sockets that have failed. An error says what could not be.
 func (r *Rules) Check() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	err := r.check()
+	if err == nil || errors.Is(err, errNoBridge) || errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	// A socket of which an answer was lost is of no use any more: it would take each answer for that to another question. The table
+	// of the old one goes with it; what it has left holds until there is a new one.
+	if err := r.closeConns(); err != nil {
+		return fmt.Errorf("close the sockets to the network: %w", err)
+	}
+	if again := r.open(); again != nil {
+		return fmt.Errorf("put the packet rules into force again: %w, after: %w", again, err)
+	}
+	if again := r.fill(); again != nil {
+		return fmt.Errorf("put the packet rules into force again: %w, after: %w", again, err)
+	}
+	return nil
+}
+
+func (r *Rules) check() error {
+	if r.closed {
+		return net.ErrClosed
+	}
+	if r.tables == nil {
+		return errNoSockets
+	}
 	if _, err := r.tables.ListTableOfFamily(r.owned.Name, r.owned.Family); err != nil {
 		return fmt.Errorf("the nftables table %s is gone: %w", r.owned.Name, err)
 	}
 	now := resolvers()
-	_, err := r.tables.ListTableOfFamily(r.left.Name, r.left.Family)
-	if err != nil || !slices.Equal(now, r.resolvers) {
-		r.resolvers = now
-		if err := r.write(); err != nil {
+	if _, err := r.tables.ListTableOfFamily(r.left.Name, r.left.Family); err != nil || !slices.Equal(now, r.resolvers) {
+		if err := r.write(now); err != nil {
 			return err
 		}
 	}
-	return r.isolate()
+	_, err := r.isolate()
+	return err
 }
 
 // Isolate keeps the containers that are on the bridge now from each other. It is called before anything runs in a new one.
 func (r *Rules) Isolate() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.isolate()
+	if r.links == nil {
+		return errNoSockets
+	}
+	_, err := r.isolate()
+	return err
 }
+
+// errNoSockets is that they have failed; Check opens them again.
+var errNoSockets = errors.New("the sockets to the network of this host are closed")
 
 // Close removes the rules. The containers must be gone.
 func (r *Rules) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.tables.DelTable(r.left)
-	err := r.tables.Flush()
+	r.closed = true
+	c := r.tables
+	if c == nil { // for what is left, one for the moment
+		var err error
+		if c, err = nftables.New(); err != nil {
+			return err
+		}
+	}
+	c.DelTable(r.left)
+	err := c.Flush()
 	if errors.Is(err, unix.ENOENT) {
 		err = nil
 	}
@@ -159,18 +234,19 @@ func (r *Rules) closeConns() (err error) {
 	if r.links != nil {
 		err = errors.Join(err, r.links.Close())
 	}
+	r.tables, r.socket, r.links = nil, nil, nil
 	return err
 }
 
-// own makes a table that belongs to the socket. Package nftables cannot ask for that (v0.3.0), so it is done beside it.
-func own(socket *netlink.Conn, name string) (*nftables.Table, error) {
+// own makes the table that belongs to the socket. Package nftables cannot ask for that (v0.3.0), so it is done beside it.
+func (r *Rules) own() error {
 	e := netlink.NewAttributeEncoder()
 	e.ByteOrder = binary.BigEndian
-	e.String(unix.NFTA_TABLE_NAME, name)
+	e.String(unix.NFTA_TABLE_NAME, r.owned.Name)
 	e.Uint32(unix.NFTA_TABLE_FLAGS, tableOwner)
 	attributes, err := e.Encode()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	header := func(family uint8, resource uint16) []byte { // nfgenmsg
 		return append([]byte{family, unix.NFNETLINK_V0}, byte(resource>>8), byte(resource))
@@ -178,16 +254,15 @@ func own(socket *netlink.Conn, name string) (*nftables.Table, error) {
 	bound := func(kind netlink.HeaderType) netlink.Message {
 		return netlink.Message{Header: netlink.Header{Type: kind, Flags: netlink.Request}, Data: header(0, unix.NFNL_SUBSYS_NFTABLES)}
 	}
-	_, err = socket.SendMessages([]netlink.Message{
+	if _, err = r.socket.SendMessages([]netlink.Message{
 		bound(unix.NFNL_MSG_BATCH_BEGIN),
 		{Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE,
 			Flags: netlink.Request | netlink.Acknowledge | netlink.Create | netlink.Excl}, Data: append(header(unix.NFPROTO_INET, 0), attributes...)},
 		bound(unix.NFNL_MSG_BATCH_END),
-	})
-	if err == nil {
-		_, err = socket.Receive()
+	}); err == nil {
+		_, err = r.socket.Receive()
 	}
-	return &nftables.Table{Family: nftables.TableFamilyINet, Name: name}, err
+	return err
 }
 
 // tableOwner is NFT_TABLE_F_OWNER, of Linux 5.12.

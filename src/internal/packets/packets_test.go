@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"faena.dev/faena/internal/faenatest"
@@ -88,6 +89,21 @@ func TestRules(t *testing.T) {
 		}
 		s.filtered(t)
 	})
+	for name, fail := range map[string]func(){
+		"the sockets fail": func() { _ = errors.Join(r.socket.Close(), r.links.Close()) },
+		"an answer is missed": func() {
+			_, _ = r.socket.Send(netlink.Message{Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
+				Data: []byte{unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0, 0, 0}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fail()
+			if err := r.Check(); err != nil {
+				t.Fatal(err)
+			}
+			s.filtered(t)
+		})
+	}
 	t.Run("a name in use", func(t *testing.T) {
 		if _, err := Open(Options{Name: "w-1", Bridge: bridge}); !errors.Is(err, ErrInUse) {
 			t.Errorf("a second one of the name: %v", err)
@@ -267,6 +283,34 @@ func TestRules_Resolvers(t *testing.T) {
 		if strings.Count(got, want) != 4 { // two chains of two tables
 			t.Errorf("%q is not in every chain: %s", want, got)
 		}
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// As many exceptions as the settings allow, each with a port, can be written, and written again.
+func TestRules_ManyExceptions(t *testing.T) {
+	t.Parallel()
+	if !faenatest.OwnNetwork(t) {
+		return
+	}
+	faenatest.IP(t, "link add "+bridge+" type bridge")
+	o := Options{Name: "w", Bridge: bridge}
+	for n := range 100 {
+		a := netip.AddrFrom16([16]byte{0xfd, 15: byte(n)})
+		o.Allow = append(o.Allow, Exception{Prefix: netip.PrefixFrom(a, 128), Port: service})
+	}
+	r, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nft(t, "flush", "ruleset")
+	if err := r.Check(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Count(nft(t, "list", "ruleset"), "dport 7001 accept"), 2*2*2*len(o.Allow); got != want { // protocols, chains, tables
+		t.Errorf("there are %d rules for exceptions, want %d", got, want)
 	}
 	if err := r.Close(); err != nil {
 		t.Error(err)

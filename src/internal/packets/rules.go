@@ -12,18 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// write puts the rules of both tables into force, each table at once. The caller holds mu.
-func (r *Rules) write() error {
-	allow := slices.Concat(r.resolvers, r.o.Allow)
-	r.tables.AddTable(r.left)
+// write puts the rules of both tables into force, with these resolvers, each table at once. The caller holds mu.
+func (r *Rules) write(resolvers []Exception) error {
+	allow := slices.Concat(resolvers, r.o.Allow)
 	for _, t := range []*nftables.Table{r.owned, r.left} {
+		if t == r.left {
+			r.tables.AddTable(t)
+		}
 		r.chain(t, refusing, nil, refuse)
 		r.chain(t, "forward", nftables.ChainHookForward, forward(r.o.Bridge, allow))
 		r.chain(t, "input", nftables.ChainHookInput, input(r.o.Bridge, allow))
 		if err := r.tables.Flush(); err != nil {
-			return fmt.Errorf("write the rules of the nftables table %s: %w", t.Name, err)
+			return fmt.Errorf("write the rules of the nftables table %s: %w", t.Name, explain(err))
 		}
 	}
+	r.resolvers = resolvers
 	return nil
 }
 
