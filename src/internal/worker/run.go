@@ -28,6 +28,13 @@ var errExpired = errors.New("past its latest start")
 func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 	a := newActivation(running, w.o.Group, d, e, time.Now())
 	defer a.stop(nil)
+	// Before it is noted, and before any answer: nobody knows who holds it now.
+	if w.progress.vigil.doubtful(a.received, w.every.stall) {
+		a.fenced.Store(true)
+		w.setAside(a, errFenced)
+		return
+	}
+	e.hold(&a.delivery)
 	if a.id != "" {
 		if !w.held.add(a) {
 			// It was delivered again while it is held here, after an outage. Its holder goes on, fences or settles; this
@@ -38,11 +45,6 @@ func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 		defer w.held.remove(a)
 	}
 	failpoint.Hit("worker/delivered")
-	if w.progress.vigil.doubtful(a.received, w.every.stall) {
-		a.fenced.Store(true)
-		w.setAside(a, errFenced)
-		return
-	}
 	if !d.readable() {
 		w.refuse(a)
 		return

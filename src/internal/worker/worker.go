@@ -96,7 +96,7 @@ func defaultPeriods() periods {
 	return periods{
 		progressTick: time.Second, progress: faena.ProgressEvery, fence: faena.FenceAfter,
 		heartbeat: faena.HeartbeatTTL / 3, ping: 2 * time.Second, sweep: time.Minute, images: time.Minute,
-		pool: time.Second, launch: launchTimeout, unread: 10 * time.Second, bury: buryFor, stall: faena.AckWait / 2,
+		pool: time.Second, launch: launchTimeout, unread: 10 * time.Second, bury: buryFor, stall: faena.AckWait - faena.FenceAfter,
 	}
 }
 
@@ -303,7 +303,6 @@ func (w *Worker) place(claiming, running context.Context, e *entry) {
 		}
 		pause = firstPause
 		w.busy.Add(1)
-		e.hold(&d)
 		w.handle(duty, running, e, d)
 		w.busy.Add(-1)
 	}
