@@ -227,6 +227,9 @@ func (a *admission) others(ctx context.Context) bool {
 	return err == nil && !there.AdmittedAt.Equal(a.record.AdmittedAt)
 }
 
+// notConfirmed is what is said of an activation whose admission was abandoned.
+const notConfirmed = "The queue did not confirm its publication."
+
 // abandon ends an admission of which nobody knows whether the message is stored. Where the record can be settled
 // as cancelled, no worker will run it; otherwise the caller is told that the outcome is unknown.
 func (a *admission) abandon(ctx context.Context, cause error) error {
@@ -236,7 +239,7 @@ func (a *admission) abandon(ctx context.Context, cause error) error {
 		"The queue did not confirm the activation in time. It will not run; try again.", cause)
 	out.Activation = a.record.ID
 	r := *a.record
-	err := r.Fail(faena.ReasonCancelled, "The queue did not confirm its publication.", clock.Now())
+	err := r.Fail(faena.ReasonCancelled, notConfirmed, clock.Now())
 	if err == nil {
 		_, err = a.c.o.Bus.UpdateRecord(ctx, &r, a.rev)
 	}

@@ -151,6 +151,9 @@ func (c *Control) redrive(ctx context.Context, l *letter, call faena.ActivationR
 		return faena.Record{}, err
 	}
 	failpoint.Hit("api/redriven")
+	if r.State.Terminal() && r.Attempt == 0 { // an earlier redrive's, which was not run: the dead letter is all that is left
+		return r, nil
+	}
 	if err := c.dropLetter(ctx, l); err != nil {
 		c.logOf(&r).Warn("the dead letter of an activation that was made again could not be removed; it is not run a second time",
 			"dead_letter", l.ID, "error", err)

@@ -89,6 +89,31 @@ func TestControl_Redrive(t *testing.T) {
 		}
 		r.empty() // of objects, too
 	})
+	t.Run("CancelledBeforeItRan", func(t *testing.T) {
+		id := r.deadLetter()
+		g := newGate()
+		w.does(g.run)
+		busy := []string{r.accepted("x"), r.accepted("x")}
+		faenatest.Eventually(t, patience, "the worker is busy", func() bool { return g.running.Load() == 2 })
+		r.bus.on("DeleteDeadLetter", func() error { return errors.New("killed") })
+		first, err := r.Redrive(t.Context(), "ann", id, faena.ActivationRequest{})
+		r.bus.on("DeleteDeadLetter", nil)
+		noError(t, err)
+		_, err = r.Cancel(t.Context(), "ann", first.ID)
+		noError(t, err)
+		again, err := other.Redrive(t.Context(), "ann", id, faena.ActivationRequest{})
+		noError(t, err)
+		if left := r.letters("ann"); again.ID != first.ID || len(left) != 1 {
+			t.Errorf("first it is %s, then %s; left are %v", first.ID, again.ID, left)
+		}
+		noError(t, r.PurgeDeadLetter(t.Context(), "ann", id))
+		close(g.open)
+		for _, id := range busy {
+			r.becomes(id, faena.StateSucceeded)
+		}
+		w.does(echo)
+		w.ran.Store(1)
+	})
 	t.Run("Killed", func(t *testing.T) {
 		id := r.deadLetter()
 		r.bus.on("DeleteDeadLetter", func() error { return errors.New("killed") })

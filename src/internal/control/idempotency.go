@@ -122,7 +122,6 @@ type claimed struct {
 	mine bool
 	rev  uint64
 	age  time.Duration
-	held time.Time // before we asked
 }
 
 // prepare makes the claim, with the id that the activation is to have. Of a function that does not exist the group does not matter:
@@ -151,7 +150,6 @@ func (o *order) prepare(ctx context.Context) error {
 func (o *order) hold(ctx context.Context) (k claimed, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.c.admitBudget)
 	defer cancel()
-	k.held = time.Now()
 	for pause := newPause(); ; {
 		k.IdempotencyClaim, k.mine, k.rev, k.age, err = o.c.o.Bus.ClaimKey(ctx, o.req.User, o.hash, &o.claim)
 		switch {
@@ -198,15 +196,15 @@ func (o *order) admit(ctx context.Context, k claimed) (faena.Record, error) {
 	return r, err
 }
 
-// nothingStored reports whether an error of Activate means that there is no activation. Where this instance has slept for long,
-// another one may have admitted it meanwhile.
+// nothingStored reports whether an error of Activate means that there is no activation. That is looked for: another instance may have
+// admitted it meanwhile, where this one, or all of its host with its clock, has slept for long.
 func (o *order) nothingStored(ctx context.Context, k claimed, err error) bool {
 	if e, ok := asError(err); ok {
 		ended := e.Reason == string(faena.ReasonNoWorker) && e.Activation != ""
 		if e.OutcomeUnknown || ended || e.Reason == reasonTaken {
 			return false
 		}
-		if e.Activation != "" || k.mine && time.Since(k.held) < o.c.claimWithin/2 {
+		if e.Activation != "" { // its record says that it will not run
 			return true
 		}
 	}
@@ -294,8 +292,8 @@ func (c *Control) attend(ctx context.Context, r *faena.Record) (*faena.Record, e
 // neverStarted reports whether an activation has ended before any worker started it, and not by its user's doing: the call may be
 // made again with its key.
 func neverStarted(r *faena.Record) bool {
-	return r.State.Terminal() && r.Attempt == 0 &&
-		slices.Contains([]faena.Reason{faena.ReasonNoWorker, faena.ReasonExpired, faena.ReasonWorkerLost}, r.Reason)
+	return r.State.Terminal() && r.Attempt == 0 && (r.Reason == faena.ReasonCancelled && r.Message == notConfirmed ||
+		slices.Contains([]faena.Reason{faena.ReasonNoWorker, faena.ReasonExpired, faena.ReasonWorkerLost}, r.Reason))
 }
 
 func isReason(err error, reason string) bool {

@@ -272,6 +272,48 @@ func TestControl_ActivateOnce_NeverStarted(t *testing.T) {
 	r.quiet()
 }
 
+// An admission that was given up, by an API that died before it had freed the key, does not use it up either.
+func TestControl_ActivateOnce_GivenUp(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.user("ann", 10)
+	r.deploy("ann", "f")
+	for key, message := range map[string]string{"given up": notConfirmed, "cancelled": "Cancelled by its user before it started."} {
+		rec := endedAgo(time.Minute)
+		rec.State, rec.Reason, rec.Message = faena.StateCancelled, faena.ReasonCancelled, message
+		noError(t, r.documents.Insert(t.Context(), []faena.Record{rec}))
+		r.claim(key, "x", rec.ID)
+		got, replayed, err := r.keyed(key, "x", true)
+		if err != nil || replayed != (key == "cancelled") || replayed != (got.ID == rec.ID) {
+			t.Errorf("%s: it gives %+v, %v, replayed %v", key, got, err, replayed)
+		}
+	}
+}
+
+// A key is not freed by a refusal where another instance has admitted the activation meanwhile, whatever our clock says.
+func TestControl_ActivateOnce_RefusedTooLate(t *testing.T) {
+	t.Parallel()
+	r := start(t, several)
+	other := r.another("api-2", several)
+	other.bus.older.Store(int64(faena.ClaimWithin))
+	r.user("ann", 10)
+	r.deploy("ann", "f")
+	var made faena.Record
+	r.bus.on("BusySlots", func() (err error) {
+		if made.ID == "" {
+			made, _, err = other.keyed("k", "x", true)
+			noError(t, err)
+		}
+		return errors.New("away")
+	})
+	_, _, err := r.keyed("k", "x", true)
+	isKind(t, err, faena.KindUnavailable)
+	r.bus.on("BusySlots", nil)
+	if got, replayed, err := r.keyed("k", "x", true); err != nil || !replayed || got.ID != made.ID {
+		t.Errorf("the key stands for %+v, %v, replayed %v, not for %s", got, err, replayed, made.ID)
+	}
+}
+
 // A key may outlive the history of its activation.
 func TestControl_ActivateOnce_Pruned(t *testing.T) {
 	t.Parallel()
