@@ -155,28 +155,29 @@ func (r *Rules) tidy() error {
 func (r *Rules) Check() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return net.ErrClosed
+	}
 	err := r.check()
-	if err == nil || errors.Is(err, errNoBridge) || errors.Is(err, net.ErrClosed) {
+	if err == nil || errors.Is(err, errNoBridge) {
 		return err
 	}
 	// A socket of which an answer was lost is of no use any more: it would take each answer for that to another question. The table
 	// of the old one goes with it; what it has left holds until there is a new one.
-	if err := r.closeConns(); err != nil {
-		return fmt.Errorf("close the sockets to the network: %w", err)
+	_ = r.closeConns() // failed as they are
+	again := r.open()
+	if again == nil {
+		if again = r.fill(); again != nil {
+			_ = r.closeConns() // a table without rules is no table
+		}
 	}
-	if again := r.open(); again != nil {
-		return fmt.Errorf("put the packet rules into force again: %w, after: %w", again, err)
-	}
-	if again := r.fill(); again != nil {
+	if again != nil {
 		return fmt.Errorf("put the packet rules into force again: %w, after: %w", again, err)
 	}
 	return nil
 }
 
 func (r *Rules) check() error {
-	if r.closed {
-		return net.ErrClosed
-	}
 	if r.tables == nil {
 		return errNoSockets
 	}
