@@ -3,9 +3,11 @@ package packets
 import "net/netip"
 
 // denied4 is what is not the internet in IPv4: private, shared and special networks (RFC 6890 and its registry), multicast, and
-// what is reserved.
-var denied4 = prefixes("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-	"192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4")
+// what is reserved; and the address by which Azure gives its machines certificates and settings. It is Azure's resolver too, which
+// stays open where the host has it.
+var denied4 = prefixes("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16", "172.16.0.0/12",
+	"192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4",
+	"240.0.0.0/4")
 
 // nat64 are addresses that a translator makes IPv4 addresses of.
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")

@@ -24,7 +24,7 @@ var (
 	remote  = addresses("198.18.1.1", "fd18::1")   // of the host, on the way to all others
 	far     = addresses("198.18.1.2", "fd18::2")   // of the host where all others are
 	servers = addresses("52.1.2.3", "2600:1:2::3") // in the internet
-	private = addresses("10.1.2.3", "100.64.3.4", "169.254.169.254", "172.16.4.5", "192.0.0.8", "192.168.5.6", "198.51.100.7", "fc00:1::1", "fd00:ec2::254",
+	private = addresses("10.1.2.3", "100.64.3.4", "169.254.169.254", "168.63.129.16", "172.16.4.5", "192.0.0.8", "192.168.5.6", "198.51.100.7", "fc00:1::1", "fd00:ec2::254",
 		"2001:db8::1", "2002:a01:203::1", "64:ff9b::a01:203", "64:ff9b::a9fe:a9fe", "100::1", "fec0::1")
 	excepted = addresses("10.9.9.9", "fd09::9")
 	opened   = addresses("10.9.8.8", "fd09:8::8") // at service alone

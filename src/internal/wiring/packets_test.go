@@ -27,7 +27,7 @@ var (
 	containers = []string{"172.31.77.0/24", "fd31:77::/64"}
 	// What a function must not reach: the host by the bridge's address and by others, what is private, and the metadata address.
 	onHost    = []string{"172.31.77.1", "fd31:77::1", "10.77.0.1", "192.168.77.1", "fd77::1", "52.77.0.1"}
-	elsewhere = []string{"10.1.2.3", "172.16.4.5", "192.168.5.6", "100.64.7.8", "169.254.169.254", "fd00:ec2::254", "fc00:1::1"}
+	elsewhere = []string{"10.1.2.3", "172.16.4.5", "192.168.5.6", "100.64.7.8", "169.254.169.254", "fd00:ec2::254", "fc00:1::1", "168.63.129.16"}
 	// What it reaches: the internet, and the exceptions.
 	internet   = []string{"52.1.2.3", "2600:1:2::3"}
 	exceptions = []string{"10.9.9.9", "fd09::9"}
