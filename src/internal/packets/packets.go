@@ -30,7 +30,7 @@ type Options struct {
 	// Bridge is the interface that the containers are on. It may go and come back while the rules hold. Where several have rules for
 	// it, a packet must be let go by all of them.
 	Bridge string
-	// Allow come before all denials but that of other containers.
+	// Allow come before all denials but that of other containers. The host itself is excepted by an address alone, not by a network.
 	Allow []Exception
 }
 

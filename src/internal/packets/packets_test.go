@@ -25,6 +25,9 @@ func (s *site) open(t *testing.T) *Rules {
 	for _, a := range opened {
 		o.Allow = append(o.Allow, Exception{Prefix: netip.PrefixFrom(a, a.BitLen()-8), Port: service})
 	}
+	for _, a := range ours { // a network, of which the host has an address: that one stays shut
+		o.Allow = append(o.Allow, Exception{Prefix: netip.PrefixFrom(a, a.BitLen()-8)})
+	}
 	r, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
@@ -134,6 +137,21 @@ func TestRules(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.filtered(t)
+	})
+	t.Run("an address of the host that is an exception", func(t *testing.T) {
+		o := Options{Name: "w-3", Bridge: bridge}
+		for _, a := range ours {
+			o.Allow = append(o.Allow, Exception{Prefix: netip.PrefixFrom(a, a.BitLen()), Port: service})
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if r, err = Open(o); err != nil {
+			t.Fatal(err)
+		}
+		s.expect(t, true, ours)
+		s.expect(t, false, gateway)
 	})
 	t.Run("closed", func(t *testing.T) {
 		if err := r.Close(); err != nil {

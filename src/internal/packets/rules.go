@@ -82,7 +82,12 @@ func input(bridge string, allow []Exception) []rule {
 		when(noRouteBack, drop),
 		when(established, accept),
 	}
-	return append(append(list, exceptions(allow)...), reject)
+	for _, e := range allow {
+		if e.Prefix.IsSingleIP() { // a network does not mean the host that is in it
+			list = append(list, exceptions([]Exception{e})...)
+		}
+	}
+	return append(list, reject)
 }
 
 func exceptions(list []Exception) (rules []rule) {
