@@ -194,14 +194,19 @@ func (r *Rules) check() error {
 	return err
 }
 
-// Isolate keeps the containers that are on the bridge now from each other. It is called before anything runs in a new one.
+// Isolate keeps the containers that are on the bridge now from each other. It is called when a container has started, before anything
+// runs in it. It fails where none is on the bridge: then the engine's bridge is another one, in another network namespace.
 func (r *Rules) Isolate() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.links == nil {
 		return errNoSockets
 	}
-	_, err := r.isolate()
+	n, err := r.isolate()
+	if err == nil && n == 0 {
+		return fmt.Errorf("no container is on the bridge %s in the network of this process, though one has started: is the engine's bridge "+
+			"in a network namespace of its own, as that of a rootless engine is?", r.o.Bridge)
+	}
 	return err
 }
 

@@ -327,6 +327,9 @@ func TestRules_ManyExceptions(t *testing.T) {
 	if err := r.Check(); err != nil {
 		t.Fatal(err)
 	}
+	if err := r.Isolate(); err == nil || !strings.Contains(err.Error(), bridge) {
+		t.Errorf("without a port on the bridge: %v", err)
+	}
 	if got, want := strings.Count(nft(t, "list", "ruleset"), "dport 7001 accept"), 2*2*2*len(o.Allow); got != want { // protocols, chains, tables
 		t.Errorf("there are %d rules for exceptions, want %d", got, want)
 	}
