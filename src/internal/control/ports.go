@@ -45,7 +45,7 @@ type Queue interface {
 
 // Backlog is what waits in a group beyond the users' limits, or for a retry that is some time off.
 type Backlog interface {
-	// PublishBacklog makes one try: faena.ErrFull, ErrRetry or ErrUnknown. What stands there already is success.
+	// PublishBacklog makes one try: faena.ErrFull, ErrRetry or ErrUnknown. The same publication standing there already is success.
 	PublishBacklog(ctx context.Context, user, group string, publication int, m *faena.Message) error
 	// BacklogByUser counts what waits in a group; BacklogSize, what waits of one user.
 	BacklogByUser(ctx context.Context, group string) (map[string]int, error)

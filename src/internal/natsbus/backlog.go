@@ -12,8 +12,9 @@ import (
 )
 
 // PublishBacklog makes one try to put an activation's message into the backlog of its user. It is stored once, and keeps its place,
-// however often and however much later it is tried: one that stands there already is success. faena.ErrFull and faena.ErrRetry mean
-// that nothing was stored; after faena.ErrUnknown only the same try may be repeated.
+// however often and however much later it is tried: where that publication stands there already it is success; where another one does,
+// which is about to be deleted, it is faena.ErrRetry. faena.ErrFull and faena.ErrRetry mean that nothing was stored; after
+// faena.ErrUnknown only the same try may be repeated.
 func (b *Bus) PublishBacklog(ctx context.Context, user, group string, publication int, m *faena.Message) error {
 	data, err := b.code.encode(m)
 	if err == nil {
@@ -33,12 +34,14 @@ func (b *Bus) putBacklog(ctx context.Context, m *nats.Msg, group string) error {
 	if !errors.Is(err, faena.ErrStale) {
 		return err
 	}
-	_, ok, readErr := b.last(ctx, backlogStream(group), m.Subject)
+	there, ok, readErr := b.last(ctx, backlogStream(group), m.Subject)
 	switch {
 	case readErr != nil:
 		return fmt.Errorf("%w: %w", faena.ErrUnknown, readErr)
 	case !ok: // it was there, or a leader that is new has said so
 		return fmt.Errorf("%w: %s", faena.ErrRetry, err.Error())
+	case there.header(headerMsgID) != m.Header.Get(headerMsgID): // it was released, and is about to be deleted
+		return fmt.Errorf("%w: that of an earlier attempt is there still", faena.ErrRetry)
 	}
 	return nil
 }

@@ -146,8 +146,9 @@ func TestBus_PublishBacklog_Again(t *testing.T) {
 	})
 	changed := message(first)
 	changed.Parameter.Inline = []byte("another")
-	for _, publication := range []int{1, 2} {
-		noError(t, b.PublishBacklog(t.Context(), "ana", group, publication, changed))
+	noError(t, b.PublishBacklog(t.Context(), "ana", group, 1, changed))
+	if err := b.PublishBacklog(t.Context(), "ana", group, 2, changed); !errors.Is(err, faena.ErrRetry) {
+		t.Errorf("a later publication, while an earlier one is there: %v", err)
 	}
 	after := inOrder(t, b, "ana")
 	if !slices.Equal(ids(after), ids(before)) || after[0].Sequence != before[0].Sequence || string(after[0].Message.Parameter.Inline) != string(before[0].Message.Parameter.Inline) {
