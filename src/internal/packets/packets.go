@@ -37,6 +37,10 @@ type Options struct {
 // ErrInUse is that the rules of that name are another process's, which runs.
 var ErrInUse = errors.New("it belongs to another process: is a worker of that name running?")
 
+// ErrCannot is that no rules can be set here, however often it is tried: this process may not, the kernel cannot, or the bridge is
+// elsewhere.
+var ErrCannot = errors.New("packets cannot be filtered here")
+
 // errNoBridge is that the bridge is not there. It may come back; the rules, which go by its name, hold meanwhile.
 var errNoBridge = errors.New("the bridge of the containers is not in the network of this process")
 
@@ -54,15 +58,15 @@ type Rules struct {
 	closed    bool
 }
 
-// Open puts the rules into force; whoever had them under that name before is gone. It fails where this process may not set rules,
-// or the bridge is not in its network namespace: the error says why, and what to do.
+// Open puts the rules into force; whoever had them under that name before is gone. It fails with ErrCannot where this process may not
+// set rules, or the bridge is not in its network namespace: the error says why, and what to do. Any other error may pass.
 func Open(o Options) (*Rules, error) {
 	name := o.Bridge + "." + o.Name
 	r := &Rules{o: o, owned: &nftables.Table{Family: nftables.TableFamilyINet, Name: name},
 		left: &nftables.Table{Family: nftables.TableFamilyINet, Name: name + left}}
 	if _, err := net.InterfaceByName(o.Bridge); err != nil {
-		return nil, fmt.Errorf("%w: it is called %s, and the engine runs on another host, or one of both in a network namespace of its own",
-			errNoBridge, o.Bridge)
+		return nil, cannot{fmt.Errorf("%w: it is called %s, and the engine runs on another host, or one of both in a network namespace of its own",
+			errNoBridge, o.Bridge)}
 	}
 	if err := r.open(); err != nil {
 		return nil, err
@@ -274,13 +278,22 @@ func (r *Rules) own() error {
 // tableOwner is NFT_TABLE_F_OWNER, of Linux 5.12.
 const tableOwner = 2
 
+// cannot is an error that is ErrCannot as well, without its words.
+type cannot struct{ error }
+
+// Unwrap returns what was the matter.
+func (c cannot) Unwrap() error { return c.error }
+
+// Is says that it is ErrCannot.
+func (c cannot) Is(target error) bool { return target == ErrCannot }
+
 // explain adds to an error of the kernel what it means here.
 func explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("this process may not: it needs the capability CAP_NET_ADMIN, which root has (%w)", err)
+		return cannot{fmt.Errorf("this process may not: it needs the capability CAP_NET_ADMIN, which root has (%w)", err)}
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("the kernel cannot: it needs nftables, with tables that have an owner (Linux 5.12), and inet, fib, ct and reject (%w)", err)
+		return cannot{fmt.Errorf("the kernel cannot: it needs nftables, with tables that have an owner (Linux 5.12), and inet, fib, ct and reject (%w)", err)}
 	}
 	return err
 }

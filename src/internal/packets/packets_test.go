@@ -108,7 +108,7 @@ func TestRules(t *testing.T) {
 		})
 	}
 	t.Run("a name in use", func(t *testing.T) {
-		if _, err := Open(Options{Name: "w-1", Bridge: bridge}); !errors.Is(err, ErrInUse) {
+		if _, err := Open(Options{Name: "w-1", Bridge: bridge}); !errors.Is(err, ErrInUse) || errors.Is(err, ErrCannot) {
 			t.Errorf("a second one of the name: %v", err)
 		}
 	})
@@ -249,7 +249,7 @@ func TestOpen_WithoutTheCapability(t *testing.T) {
 		return
 	}
 	faenatest.IP(t, "link add "+bridge+" type bridge")
-	if _, err := Open(Options{Name: "w", Bridge: "faena-none"}); err == nil || !strings.Contains(err.Error(), "faena-none") {
+	if _, err := Open(Options{Name: "w", Bridge: "faena-none"}); !errors.Is(err, ErrCannot) || !strings.Contains(err.Error(), "faena-none") {
 		t.Errorf("without the bridge: %v", err)
 	}
 	h := faenatest.NewHost(t) // a thread, whose capabilities can be lowered alone
@@ -261,7 +261,7 @@ func TestOpen_WithoutTheCapability(t *testing.T) {
 			_, err = Open(Options{Name: "w", Bridge: bridge})
 		}
 	})
-	if err == nil || !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
+	if !errors.Is(err, ErrCannot) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
 		t.Errorf("without the capability: %v", err)
 	}
 }
@@ -318,6 +318,16 @@ func TestRules_ManyExceptions(t *testing.T) {
 	for n := range 100 {
 		a := netip.AddrFrom16([16]byte{0xfd, 15: byte(n)})
 		o.Allow = append(o.Allow, Exception{Prefix: netip.PrefixFrom(a, 128), Port: service})
+	}
+	many := o
+	for range 7 { // more than one message of the kernel takes
+		many.Allow = append(many.Allow, many.Allow...)
+	}
+	if _, err := Open(many); err == nil || errors.Is(err, ErrCannot) {
+		t.Errorf("far too many: %v", err)
+	}
+	if got := nft(t, "list", "tables"); got != "" {
+		t.Errorf("of what could not be opened this is left: %s", got)
 	}
 	r, err := Open(o)
 	if err != nil {

@@ -24,7 +24,7 @@ type guard struct {
 }
 
 // newGuard makes the network of the containers and puts their packet rules into force. Where that is not possible, and not allowed to
-// be missing, it is a settingError.
+// be missing, it is a settingError. Any other error may pass: nothing runs unfiltered for it.
 func newGuard(ctx context.Context, docker *dockerengine.Engine, o WorkerOptions) (*guard, error) {
 	g := &guard{docker: docker, network: o.Engine.Network}
 	if err := g.ensure(ctx); err != nil {
@@ -36,8 +36,10 @@ func newGuard(ctx context.Context, docker *dockerengine.Engine, o WorkerOptions)
 	}
 	var err error
 	switch g.rules, err = packets.Open(rules); {
-	case err == nil, errors.Is(err, packets.ErrInUse):
-		return g, err
+	case err == nil:
+		return g, nil
+	case !errors.Is(err, packets.ErrCannot):
+		return nil, fmt.Errorf("filter the packets of functions: %w", err)
 	case !o.Pool.AllowUnfiltered:
 		return nil, settingError{fmt.Errorf("the packets of functions cannot be filtered, so they would reach this host and all that it reaches: %w. "+
 			"If that may be, set FAENA_ALLOW_UNFILTERED=true (faena up --allow-unfiltered)", err)}
