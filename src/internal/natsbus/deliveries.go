@@ -40,6 +40,7 @@ type Deliveries struct {
 	mu      sync.Mutex
 	waiting []chan *nats.Msg // places, who came first is served first; each of capacity one
 	pulls   []time.Time      // with the server: when each counts as lost. The server answers them in order
+	doubt   time.Time        // until when the answer to a pull that counts as lost may come yet
 	timer   *time.Timer      // of the first of pulls, or of pulling again
 	closed  bool
 	calmed  sync.Once
@@ -152,6 +153,8 @@ func (d *Deliveries) fill() {
 func (d *Deliveries) arrived(m *nats.Msg) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	now := time.Now()
+	late := len(d.pulls) == 0 || d.pulls[0].Before(now)
 	if len(d.pulls) > 0 {
 		d.pulls = d.pulls[1:]
 	}
@@ -163,6 +166,13 @@ func (d *Deliveries) arrived(m *nats.Msg) {
 		default: // the consumer or its leader is away
 			d.timer.Reset(pullAgain)
 		}
+		return
+	}
+	if late || len(d.waiting) == 0 && now.Before(d.doubt) {
+		// This process has stood still, and the message has waited for it: by now it may be somebody else's, whom an answer would hurt.
+		// It comes again by itself.
+		d.b.log.Warn("a message came so late that it is left for its redelivery")
+		d.fill()
 		return
 	}
 	if len(d.waiting) == 0 {
@@ -189,7 +199,7 @@ func (d *Deliveries) expired() {
 	defer d.mu.Unlock()
 	now := time.Now()
 	for len(d.pulls) > 0 && !d.pulls[0].After(now) {
-		d.pulls = d.pulls[1:]
+		d.pulls, d.doubt = d.pulls[1:], now.Add(pullFor)
 	}
 	d.fill()
 	if len(d.pulls) > 0 {

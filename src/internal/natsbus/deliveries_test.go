@@ -3,6 +3,8 @@ package natsbus_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -93,6 +95,55 @@ func TestDeliveries_Next_GivesEachToOnePlace(t *testing.T) {
 		if times != 1 {
 			t.Errorf("%s was delivered %d times", id, times)
 		}
+	}
+}
+
+// TestDeliveries_Late: what comes for a pull that counts as lost is neither given to a place nor handed back: it may be somebody else's.
+func TestDeliveries_Late(t *testing.T) {
+	t.Parallel()
+	const ackWait = time.Second
+	log, left := &lines{}, 0
+	_, b := start(t, natsbus.Options{AckWait: ackWait, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	for name, c := range map[string]struct{ stays, forgotten bool }{
+		"with its place":             {true, false},
+		"without a place":            {false, false},
+		"without a place, forgotten": {false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := deliveries(t, b)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			got := make(chan natsbus.Delivery, 1)
+			gone := make(chan struct{})
+			go func() {
+				defer close(gone)
+				if m, err := d.Next(ctx); err == nil {
+					got <- m
+				}
+			}()
+			faenatest.Eventually(t, 5*time.Second, "its pull is with the server", func() bool { return d.Overdue() == 1 })
+			if !c.stays {
+				cancel()
+				<-gone
+			}
+			if c.forgotten {
+				d.Forget()
+			}
+			began := time.Now()
+			seq := publish(t, b, record("ana", 0))
+			left++
+			faenatest.Eventually(t, 5*time.Second, "it is left", func() bool { return strings.Count(log.String(), "left for its redelivery") == left })
+			var m natsbus.Delivery
+			if c.stays {
+				m = <-got
+			} else {
+				m = next(t, d)
+			}
+			if took := time.Since(began); m.Sequence != seq || !m.Redelivered || took < ackWait*9/10 {
+				t.Errorf("after %v %+v was delivered", took, m)
+			}
+			noError(t, m.DoubleAck(t.Context()))
+		})
 	}
 }
 

@@ -43,6 +43,9 @@ func (b *Bus) HandBack(ctx context.Context, receipt string) error {
 	return nil
 }
 
+// nakFlush is how long Nak waits until the server has what it says: a process that ends right after it must not take it along.
+const nakFlush = time.Second
+
 var (
 	ackWord      = []byte("+ACK")
 	progressWord = []byte("+WPI")
@@ -65,7 +68,7 @@ func (d Delivery) answer(ctx context.Context, word []byte) error {
 // Nak hands the message back; it is delivered again after delay. Up to faena.MaxSlotDelay that is waited for here, and the message
 // confirmed meanwhile: the server (2.15.2) at times keeps a message that was handed back with a delay for much longer, see
 // DESIGN.md. Close ends the wait.
-func (d Delivery) Nak(_ context.Context, delay time.Duration) error {
+func (d Delivery) Nak(ctx context.Context, delay time.Duration) error {
 	if 0 < delay && delay <= faena.MaxSlotDelay {
 		d.keep(delay)
 		return nil
@@ -74,7 +77,15 @@ func (d Delivery) Nak(_ context.Context, delay time.Duration) error {
 	if delay > 0 {
 		word += ` {"delay":` + strconv.FormatInt(int64(delay), 10) + `}`
 	}
-	return d.nak(word)
+	if err := d.nak(word); err != nil || !d.b.Connected() {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, nakFlush)
+	defer cancel()
+	if err := d.b.nc.FlushWithContext(ctx); err != nil { // it may have come, or comes still
+		d.b.log.Debug("it is not certain that a message was handed back", "sequence", d.Sequence, "error", err)
+	}
+	return nil
 }
 
 func (d Delivery) nak(word string) error {
