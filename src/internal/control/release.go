@@ -24,8 +24,12 @@ const (
 	// answer.
 	againPauseMost = 2 * time.Second
 	silentPause    = 500 * time.Millisecond
-	// rescanEvery is how often a user's part of the backlog is gone through from its beginning where more is left than is known of.
-	rescanEvery = 10 * time.Second
+	// rescanEvery is how often a user's part of the backlog is gone through from its beginning where more is left than is known of,
+	// and rescanRarely where that is what could not be read the last time.
+	rescanEvery  = 10 * time.Second
+	rescanRarely = 10 * time.Minute
+	// gatherFor is how long what is ready to be released waits for more, while much is looked at in vain.
+	gatherFor = 20 * time.Millisecond
 	// slotsYoung is how old an answer may be which says that a user has no free slot.
 	slotsYoung = time.Millisecond
 	// releaseAtOnce bounds the releases under way, and skipAtOnce how many entries are looked at in vain before the next user's
@@ -93,7 +97,9 @@ func (c *Control) releaseGroup(ctx context.Context, group string) {
 	r.run(ctx)
 	wg.Wait()
 	c.releases.mu.Lock()
-	delete(c.releases.byGroup, group)
+	if c.releases.byGroup[group] == r { // the group may have been made again meanwhile
+		delete(c.releases.byGroup, group)
+	}
 	c.releases.mu.Unlock()
 }
 
@@ -121,6 +127,8 @@ type waitingUser struct {
 	from    uint64 // the first sequence that has not been looked at
 	end     bool   // there was none
 	scanned time.Time
+	excess  bool // at the last listing, when all was looked at, there was more than is known of
+	odd     int  // what could not be read and stays
 	delayed delayed
 	look    time.Time // not before
 	pause   time.Duration
@@ -176,8 +184,8 @@ func (r *releaser) run(ctx context.Context) {
 	}
 }
 
-// learn takes over what was heard. Of a user of whom more waits than is known of, something was left behind: it is gone through
-// once more.
+// learn takes over what was heard. Of a user of whom more waits than is known of, two listings in a row, something was left behind: it
+// is gone through once more.
 func (r *releaser) learn() {
 	r.mu.Lock()
 	heard, listed := r.heardOf, r.listed
@@ -190,11 +198,24 @@ func (r *releaser) learn() {
 			r.users[name] = u
 			r.order = append(r.order, u)
 		}
-		if listed && u.end && n > len(u.delayed) && time.Since(u.scanned) >= rescanEvery {
-			u.from, u.delayed, u.scanned = 0, nil, time.Now()
+		if listed && u.end {
+			u.compare(n)
 		}
 		u.end = false
 	}
+}
+
+// compare holds what is known of the user, when all was looked at, against how much was listed.
+func (u *waitingUser) compare(n int) {
+	every := rescanEvery
+	if n <= len(u.delayed)+u.odd {
+		every = rescanRarely
+	}
+	more := n > len(u.delayed)
+	if more && u.excess && time.Since(u.scanned) >= every {
+		u.from, u.delayed, u.odd, u.scanned, more = 0, nil, 0, time.Now(), false
+	}
+	u.excess = more
 }
 
 // round releases as much as the queue has room for, and returns how long to wait then: 0 is not at all.
@@ -244,8 +265,10 @@ func (r *releaser) untilReady() time.Duration {
 	return wait
 }
 
-// gather picks what is to be released, at most room: one of each user, again and again. Each has a slot, which is reserved.
+// gather picks what is to be released, at most room: one of each user, again and again. Each has a slot, which is reserved. What is
+// ready does not wait until all that others have was looked at.
 func (r *releaser) gather(ctx context.Context, room int) (batch []*releasing, err error) {
+	began := time.Now()
 	for progress := true; progress && len(batch) < room; {
 		progress = false
 		for range len(r.order) {
@@ -264,8 +287,8 @@ func (r *releaser) gather(ctx context.Context, room int) (batch []*releasing, er
 			if next != nil {
 				batch = append(batch, next)
 			}
-			if len(batch) == room {
-				break
+			if len(batch) == room || len(batch) > 0 && time.Since(began) > gatherFor {
+				return batch, err
 			}
 		}
 	}

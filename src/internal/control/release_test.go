@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -393,6 +394,9 @@ func TestReleaser_Leftovers(t *testing.T) {
 	newer := r.orphan(func(rec *faena.Record) { rec.Schema, rec.Backlogged = faena.SchemaVersion+1, true })
 	put(newer)
 	put(queued(0))
+	js := r.nats.JetStream(t)
+	_, err := js.Publish(t.Context(), "Backlog."+group+".ann."+queued(0).ID, []byte("?")) // nor is there a record that says more
+	noError(t, err)
 	put(r.orphan(func(rec *faena.Record) { rec.State, rec.Backlogged = faena.StateCancelled, true }))
 	put(r.orphan(func(rec *faena.Record) { rec.State = faena.StateRunning }))
 	id := r.accepted("x")
@@ -405,5 +409,69 @@ func TestReleaser_Leftovers(t *testing.T) {
 	}
 	if rec, _, err := r.bus.Bus.Record(t.Context(), group, "ann", id); err != nil || rec.State != faena.StateSucceeded {
 		t.Errorf("the record is %+v, %v", rec, err)
+	}
+}
+
+// What is ready does not wait until all that another user has, of which nothing is due, was looked at.
+func TestReleaser_ManyThatAreNotDue(t *testing.T) {
+	t.Parallel()
+	r := start(t, several, func(rig *rig, o *Options, _ *times) {
+		o.Bus = newFaultyBus(rig.nats.connect(t, rig.nats.URLs()...))
+		o.Bus.(*faultyBus).on("HoldLease", func() error { return errors.New("another one leads") })
+	})
+	const many = 300
+	put := func(rec *faena.Record) {
+		m := &faena.Message{Schema: faena.SchemaVersion, ID: rec.ID, Revision: &faena.Revision{Schema: faena.SchemaVersion, User: rec.User, Function: "f"}}
+		noError(t, r.bus.Bus.PublishBacklog(t.Context(), rec.User, group, 1, m))
+	}
+	due := time.Now().Add(time.Hour)
+	for range many {
+		put(r.orphan(func(rec *faena.Record) { rec.User, rec.Backlogged, rec.NotBefore = "bob", true, &due }))
+	}
+	ready := r.orphan(func(rec *faena.Record) { rec.Backlogged = true })
+	put(ready)
+	for _, name := range []string{"ann", "bob"} {
+		r.user(name, 5)
+		r.deploy(name, "f")
+	}
+	x := &releaser{c: r.Control, group: group, woken: make(chan struct{}, 1), heardOf: map[string]int{"ann": 1, "bob": many}, users: make(map[string]*waitingUser)}
+	x.learn()
+	r.bus.on("BacklogNext", func() error { <-time.After(time.Millisecond); return nil })
+	batch, err := x.gather(t.Context(), 10)
+	noError(t, err)
+	if len(batch) != 1 || batch[0].record.ID != ready.ID {
+		t.Errorf("%d are ready", len(batch))
+	}
+	if n := r.bus.count("BacklogNext"); n > 2*skipAtOnce+2 {
+		t.Errorf("it was held back for %d looks", n)
+	}
+}
+
+// A user's part is gone through again where two listings in a row have more than is known of, and seldom for what cannot be read.
+func TestWaitingUser_Compare(t *testing.T) {
+	long := time.Now().Add(-2 * rescanEvery)
+	for name, c := range map[string]struct {
+		odd     int
+		scanned time.Time
+		listed  []int
+		again   bool
+	}{
+		"AllIsKnown":               {0, time.Time{}, []int{2, 2, 2}, false},
+		"MoreOnce":                 {0, time.Time{}, []int{3, 2, 3}, false},
+		"MoreTwice":                {0, time.Time{}, []int{3, 3}, true},
+		"MoreTwiceJustNow":         {0, time.Now(), []int{3, 3, 3}, false},
+		"WhatCannotBeRead":         {1, long, []int{3, 3, 3}, false},
+		"WhatCouldNotBeReadLately": {1, time.Time{}, []int{3, 3}, true},
+		"MoreThanThat":             {1, long, []int{4, 4}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := &waitingUser{from: 9, odd: c.odd, scanned: c.scanned, delayed: make(delayed, 2)}
+			for _, n := range c.listed {
+				u.compare(n)
+			}
+			if again := u.from == 0; again != c.again {
+				t.Errorf("it is gone through again: %v", again)
+			}
+		})
 	}
 }

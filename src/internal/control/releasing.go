@@ -44,7 +44,11 @@ func (r *releaser) next(ctx context.Context, u *waitingUser) (_ *releasing, more
 			return nil, false, err
 		}
 		if !ok {
-			u.wait(slotPauseMost)
+			most := slotPauseMost
+			if s.limit == 0 { // it may be long until there is one
+				most = againPauseMost
+			}
+			u.wait(most)
 			return nil, false, nil
 		}
 	}
@@ -146,19 +150,20 @@ func (r *releaser) entry(ctx context.Context, u *waitingUser) (w faena.Waiting, 
 // judge reads the record of what waits, and settles or removes what is not to be released; ready is true where it is.
 func (r *releaser) judge(ctx context.Context, x *releasing, userGone bool) (ready bool, err error) {
 	c, w := r.c, x.entry
-	if w.Err != nil {
-		return false, nil // of another version: for an API that reads it
-	}
 	x.record, x.rev, x.age, err = c.o.Bus.RecordAge(ctx, r.group, w.User, w.ID)
 	switch {
 	case faena.IsKind(err, faena.KindNotFound):
 		return false, r.remove(ctx, w)
-	case errors.Is(err, faena.ErrSchema), errors.Is(err, faena.ErrUnreadable):
+	case errors.Is(err, faena.ErrSchema), errors.Is(err, faena.ErrUnreadable): // of another version: for an API that reads it
+		x.user.odd++
 		return false, nil
 	case err != nil:
 		return false, err
 	case x.record.State != faena.StateQueued:
 		return false, r.remove(ctx, w)
+	case w.Err != nil: // likewise
+		x.user.odd++
+		return false, nil
 	case !x.record.Backlogged: // who released it was killed before it could remove this, or before it could publish it
 		return true, nil
 	case userGone:
