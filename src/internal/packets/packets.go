@@ -55,6 +55,7 @@ type Rules struct {
 	socket    *netlink.Conn  // of tables
 	links     *netlink.Conn
 	resolvers []Exception // in the rules
+	chains    []chain     // of each table, as they were written
 	closed    bool
 }
 
@@ -127,7 +128,7 @@ func (r *Rules) fill() error {
 const left = ".left"
 
 // tidy removes what killed processes have left on this bridge, where these rules hold for their containers, should any still be dying,
-// and on bridges that are gone.
+// and on bridges without a container or that are gone.
 func (r *Rules) tidy() error {
 	list, err := r.tables.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
@@ -143,8 +144,10 @@ func (r *Rules) tidy() error {
 		if !outlives || names[owner] || !ours || !strings.HasPrefix(bridge, "faena-") {
 			continue
 		}
-		if _, err := net.InterfaceByName(bridge); bridge != r.o.Bridge && err == nil {
-			continue
+		if i, err := net.InterfaceByName(bridge); bridge != r.o.Bridge && err == nil {
+			if ports, err := r.ports(i.Index); err != nil || len(ports) > 0 {
+				continue
+			}
 		}
 		r.tables.DelTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: name})
 		if err := r.tables.Flush(); err != nil && !errors.Is(err, unix.ENOENT) { // somebody else was first
@@ -188,13 +191,16 @@ func (r *Rules) check() error {
 	if _, err := r.tables.ListTableOfFamily(r.owned.Name, r.owned.Family); err != nil {
 		return fmt.Errorf("the nftables table %s is gone: %w", r.owned.Name, err)
 	}
-	now := resolvers()
-	if _, err := r.tables.ListTableOfFamily(r.left.Name, r.left.Family); err != nil || !slices.Equal(now, r.resolvers) {
+	whole, err := r.whole()
+	if err != nil {
+		return err
+	}
+	if now := resolvers(); !whole || !slices.Equal(now, r.resolvers) {
 		if err := r.write(now); err != nil {
 			return err
 		}
 	}
-	_, err := r.isolate()
+	_, err = r.isolate()
 	return err
 }
 

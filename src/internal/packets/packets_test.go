@@ -51,6 +51,16 @@ func TestRules(t *testing.T) {
 	t.Run("in force", s.filtered)
 	t.Run("forged sources", func(t *testing.T) { s.testForged(t, false) })
 	t.Run("calls from outside", s.testInbound)
+	t.Run("nft flush table", func(t *testing.T) {
+		want := nft(t, "list", "table", "inet", "faena-test.w-1.left")
+		nft(t, "flush", "table", "inet", "faena-test.w-1.left")
+		if err := r.Check(); err != nil {
+			t.Fatal(err)
+		}
+		if got := nft(t, "list", "table", "inet", "faena-test.w-1.left"); got != want {
+			t.Errorf("after the check it has %s", got)
+		}
+	})
 	t.Run("nft flush ruleset", func(t *testing.T) {
 		nft(t, "flush", "ruleset")
 		s.filtered(t)
@@ -122,12 +132,16 @@ func TestRules(t *testing.T) {
 		s.filtered(t)
 		nft(t, "add", "table", "inet", "faena-other.w.left")
 		nft(t, "add", "table", "inet", "faena-gone.w.left")
+		nft(t, "add", "table", "inet", "faena-empty.w.left")
 		faenatest.IP(t, "link add faena-other type bridge")
+		faenatest.IP(t, "link add faena-empty type bridge")
+		faenatest.IP(t, "link add dying type veth peer name dying2")
+		faenatest.IP(t, "link set dying master faena-other")
 		second, err := Open(Options{Name: "w-2", Bridge: bridge})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := nft(t, "list", "tables"); strings.Contains(got, "w-1") || strings.Contains(got, "gone") ||
+		if got := nft(t, "list", "tables"); strings.Contains(got, "w-1") || strings.Contains(got, "gone") || strings.Contains(got, "empty") ||
 			!strings.Contains(got, "faena-other.w.left") {
 			t.Errorf("with another worker on the bridge the tables are %q", got)
 		}

@@ -12,35 +12,57 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// chain is one of a table. Without a hook it is one that other chains jump to.
+type chain struct {
+	name  string
+	hook  *nftables.ChainHook
+	rules []rule
+}
+
 // write puts the rules of both tables into force, with these resolvers, each table at once. The caller holds mu.
 func (r *Rules) write(resolvers []Exception) error {
 	allow := slices.Concat(resolvers, r.o.Allow)
+	chains := []chain{{refusing, nil, refuse}, {"forward", nftables.ChainHookForward, forward(r.o.Bridge, allow)},
+		{"input", nftables.ChainHookInput, input(r.o.Bridge, allow)}}
 	for _, t := range []*nftables.Table{r.owned, r.left} {
 		if t == r.left {
 			r.tables.AddTable(t)
 		}
-		r.chain(t, refusing, nil, refuse)
-		r.chain(t, "forward", nftables.ChainHookForward, forward(r.o.Bridge, allow))
-		r.chain(t, "input", nftables.ChainHookInput, input(r.o.Bridge, allow))
+		for _, c := range chains {
+			r.add(t, c)
+		}
 		if err := r.tables.Flush(); err != nil {
 			return fmt.Errorf("write the rules of the nftables table %s: %w", t.Name, explain(err))
 		}
 	}
-	r.resolvers = resolvers
+	r.resolvers, r.chains = resolvers, chains
 	return nil
 }
 
-// chain makes a chain of these rules alone. A packet that they accept goes on to the host's own rules. Without a hook it is one that
-// other chains jump to.
-func (r *Rules) chain(t *nftables.Table, name string, hook *nftables.ChainHook, rules []rule) {
-	c := &nftables.Chain{Name: name, Table: t}
-	if hook != nil {
+// whole reports whether the table that anybody may change has as many rules as were written. The caller holds mu.
+func (r *Rules) whole() (bool, error) {
+	for _, c := range r.chains {
+		list, err := r.tables.GetRules(r.left, &nftables.Chain{Name: c.name, Table: r.left})
+		if err != nil {
+			return false, fmt.Errorf("list the rules of the nftables table %s: %w", r.left.Name, err)
+		}
+		if len(list) != len(c.rules) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// add makes a chain of its rules alone. A packet that they accept goes on to the host's own rules.
+func (r *Rules) add(t *nftables.Table, of chain) {
+	c := &nftables.Chain{Name: of.name, Table: t}
+	if of.hook != nil {
 		accept := nftables.ChainPolicyAccept
-		c.Type, c.Hooknum, c.Priority, c.Policy = nftables.ChainTypeFilter, hook, nftables.ChainPriorityFilter, &accept
+		c.Type, c.Hooknum, c.Priority, c.Policy = nftables.ChainTypeFilter, of.hook, nftables.ChainPriorityFilter, &accept
 	}
 	r.tables.AddChain(c)
 	r.tables.FlushChain(c)
-	for _, e := range rules {
+	for _, e := range of.rules {
 		r.tables.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: e})
 	}
 }
