@@ -50,12 +50,8 @@ func (a *admission) admit(ctx context.Context) error {
 // place finds out where it is to wait, and reserves that.
 func (a *admission) place(ctx context.Context) error {
 	waits := a.record.Instance == "" && a.c.o.BacklogLimit > 0
-	if waits {
-		if behind, err := a.backlog.any(ctx); err != nil {
-			return err
-		} else if behind {
-			return a.postpone(ctx)
-		}
+	if waits && a.backlog.any(ctx) {
+		return a.postpone(ctx)
 	}
 	slot, err := a.slots.take(ctx, a.limit, a.below)
 	if waits && faena.IsKind(err, faena.KindLimit) {

@@ -14,6 +14,8 @@ const (
 	// backlogMemory is how long it is believed how much of a user waits; longer where asking takes long, by so many times.
 	backlogMemory = time.Second
 	backlogRest   = 20
+	// backlogAnswer is how long it is waited for that where a call might not have to wait in the backlog.
+	backlogAnswer = time.Second
 )
 
 // backlogAsker is who knows.
@@ -76,17 +78,28 @@ type userBacklog struct {
 	echoes int       // hints of our own that have not come back
 	known  time.Time // when the stream was asked last; zero: never
 	again  time.Duration
+	silent time.Time // until then it is not asked for a call that may not need it: it did not answer
 	asking *slotQuestion
 }
 
-// any reports whether something of the user waits: what comes now has to wait behind it.
-func (b *userBacklog) any(ctx context.Context) (bool, error) {
-	if err := b.refresh(ctx); err != nil {
-		return false, err
+// any reports whether something of the user waits: what comes now has to wait behind it. Where the stream does not answer what was
+// believed last counts, or that nothing waits: a call for which there is a slot needs no backlog.
+func (b *userBacklog) any(ctx context.Context) bool {
+	b.mu.Lock()
+	silent := b.parent.now().Before(b.silent)
+	b.mu.Unlock()
+	var err error
+	if !silent {
+		ctx, cancel := context.WithTimeout(ctx, backlogAnswer)
+		defer cancel()
+		err = b.refresh(ctx)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.size > 0, nil
+	if err != nil {
+		b.silent = b.parent.now().Add(backlogMemory)
+	}
+	return b.size > 0
 }
 
 // add counts one more. It returns a KindLimit error where limit wait already.

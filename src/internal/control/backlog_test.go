@@ -256,22 +256,27 @@ func TestUserBacklog(t *testing.T) {
 	b := s.of("default", "ann")
 	s.heard("default", "bob") // of whom nobody has asked
 	failure = errors.New("away")
-	if _, err := b.any(t.Context()); err == nil {
+	for range 3 {
+		if b.any(t.Context()) || asked != 1 {
+			t.Errorf("what is not known keeps calls from their slots, or is asked for %d times", asked)
+		}
+	}
+	if err := b.add(t.Context(), 2); err == nil {
 		t.Error("what is not known is believed")
 	}
 	failure = nil
+	now = now.Add(backlogMemory)
 	is := func(step string, any bool, questions int) {
 		t.Helper()
-		got, err := b.any(t.Context())
-		if noError(t, err); got != any || asked != questions {
+		if got := b.any(t.Context()); got != any || asked != questions {
 			t.Errorf("%s: something waits: %v, want %v; asked %d times, want %d", step, got, any, asked, questions)
 		}
 	}
-	is("nothing waits", false, 2)
+	is("nothing waits", false, 3)
 	noError(t, b.add(t.Context(), 2))
 	b.stored()
 	s.heard("default", "ann") // our own hint
-	is("one of ours", true, 2)
+	is("one of ours", true, 3)
 	s.heard("default", "ann") // another API's
 	if err := b.add(t.Context(), 2); !faena.IsKind(err, faena.KindLimit) {
 		t.Errorf("a third one: %v", err)
@@ -279,10 +284,10 @@ func TestUserBacklog(t *testing.T) {
 	b.drop()
 	noError(t, b.add(t.Context(), 2))
 	now = now.Add(backlogMemory)
-	is("the stream is asked again, and it is empty", false, 3)
+	is("the stream is asked again, and it is empty", false, 4)
 	size = 2
 	now = now.Add(backlogMemory)
-	if err := b.add(t.Context(), 2); !faena.IsKind(err, faena.KindLimit) || asked != 4 {
+	if err := b.add(t.Context(), 2); !faena.IsKind(err, faena.KindLimit) || asked != 5 {
 		t.Errorf("two wait: %v, asked %d times", err, asked)
 	}
 	failure = errors.New("away")
@@ -290,4 +295,23 @@ func TestUserBacklog(t *testing.T) {
 	if err := b.add(t.Context(), 2); err == nil {
 		t.Error("the stream is away, and what is old is believed")
 	}
+	if asked = 0; !b.any(t.Context()) || !b.any(t.Context()) || asked != 1 {
+		t.Errorf("what was believed last does not count, or is asked for %d times", asked)
+	}
+}
+
+// Where the backlog does not answer, a call for which there is a slot is taken all the same.
+func TestControl_Backlog_Away(t *testing.T) {
+	t.Parallel()
+	r := start(t, several, waits(faena.DefaultBacklog))
+	r.user("ann", 1)
+	r.deploy("ann", "f")
+	r.bus.on("BacklogSize", func() error { return faena.ErrRetry })
+	id := r.accepted("x")
+	_, err := r.send("y")
+	isKind(t, err, faena.KindUnavailable)
+	r.bus.on("BacklogSize", nil)
+	r.worker(1, echo)
+	r.becomes(id, faena.StateSucceeded)
+	r.quiet()
 }

@@ -114,12 +114,25 @@ func (c *Control) DeadLetters(ctx context.Context, q faena.DeadLetterQuery) (lis
 		if err != nil {
 			return nil, "", err
 		}
-		if q.Function == "" || l.Function == q.Function {
+		if (q.Function == "" || l.Function == q.Function) && !c.stale(ctx, &l) {
 			l.Parameter.Inline = nil
 			list = append(list, l.DeadLetter)
 		}
 	}
 	return list, "", nil
+}
+
+// stale reports whether the activation has succeeded all the same, and removes the dead letter then: who wrote it could not settle, and
+// another worker went on.
+func (c *Control) stale(ctx context.Context, l *letter) bool {
+	ran, _, err := c.find(ctx, l.User, l.ID)
+	if err != nil || ran.State != faena.StateSucceeded {
+		return false
+	}
+	if err := c.dropLetter(ctx, l); err != nil {
+		c.logOf(ran).Warn("the dead letter of an activation that has succeeded could not be removed", "error", err)
+	}
+	return true
 }
 
 // Redrive makes a new activation of a user's dead letter, of the same revision with the same parameter, as a call would, and removes
@@ -133,7 +146,12 @@ func (c *Control) Redrive(ctx context.Context, user, id string, call faena.Activ
 	return c.redrive(ctx, &l, call)
 }
 
+// redrive is Redrive for one that was read. What has succeeded is not run again: then it is as if there were none.
+
 func (c *Control) redrive(ctx context.Context, l *letter, call faena.ActivationRequest) (faena.Record, error) {
+	if c.stale(ctx, l) {
+		return faena.Record{}, noLetter(l.ID)
+	}
 	if len(l.Raw) > 0 {
 		return faena.Record{}, &faena.Error{Kind: faena.KindConflict, Reason: "dead_letter_unreadable", Component: faena.ComponentQueue,
 			Message: "The message of the activation cannot be read, so it cannot be run again. Make the call anew, and purge the dead letter."}

@@ -179,6 +179,35 @@ func TestControl_Redrive_Refused(t *testing.T) {
 	}
 }
 
+// What has succeeded in spite of its dead letter is not run again, and has none any more.
+func TestControl_DeadLetters_Succeeded(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.user("ann", 10)
+	r.deploy("ann", "f")
+	w := r.worker(1, echo)
+	letter := func() string {
+		id := r.accepted("x")
+		r.becomes(id, faena.StateSucceeded)
+		r.deadLetter(func(d *faena.DeadLetter) { d.ID = id })
+		return id
+	}
+	left := r.deadLetter()
+	id := letter()
+	if got := r.letters("ann"); !slices.Equal(got, []string{left}) {
+		t.Errorf("listed are %v", got)
+	}
+	_, err := r.DeadLetter(t.Context(), "ann", id)
+	isKind(t, err, faena.KindNotFound)
+	for _, id := range []string{letter(), letter()} {
+		_, err = r.Redrive(t.Context(), "ann", id, faena.ActivationRequest{})
+		isKind(t, err, faena.KindNotFound)
+	}
+	if n := w.ran.Load(); n != 3 {
+		t.Errorf("%d ran", n)
+	}
+}
+
 // Where it cannot be found out whether the activation has ended it is not run again.
 func TestControl_Redrive_StoreAway(t *testing.T) {
 	t.Parallel()
