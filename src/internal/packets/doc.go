@@ -1,6 +1,6 @@
 // Package packets decides what the containers of one bridge may reach: the internet, by IPv4 and IPv6, and nothing else. The host
-// (by any of its addresses), private and special networks, the metadata address of a cloud and other containers are refused, but
-// for the exceptions of the operator and the resolvers of the host.
+// (by any of its addresses), the networks that it is in, private and special networks, the metadata address of a cloud and other
+// containers are refused, but for the exceptions of the operator and the resolvers of the host.
 //
 // Three means, each for what the others cannot see:
 //

@@ -54,8 +54,9 @@ type Rules struct {
 	tables    *nftables.Conn // nil where there are no sockets
 	socket    *netlink.Conn  // of tables
 	links     *netlink.Conn
-	resolvers []Exception // in the rules
-	chains    []chain     // of each table, as they were written
+	resolvers []Exception    // in the rules
+	beside    []netip.Prefix // networks of the host, in the rules
+	chains    []chain        // of each table, as they were written
 	closed    bool
 }
 
@@ -115,7 +116,11 @@ func (r *Rules) open() (err error) {
 
 // fill writes the rules, isolates the ports and removes what others have left. The caller holds mu.
 func (r *Rules) fill() error {
-	if err := r.write(resolvers()); err != nil {
+	beside, err := r.networks()
+	if err != nil {
+		return err
+	}
+	if err := r.write(resolvers(), beside); err != nil {
 		return err
 	}
 	if _, err := r.isolate(); err != nil {
@@ -157,7 +162,7 @@ func (r *Rules) tidy() error {
 	return nil
 }
 
-// Check puts right what has changed since: the resolvers of the host, new containers on the bridge, rules that somebody has
+// Check puts right what has changed since: the resolvers and networks of the host, new containers on the bridge, rules that somebody has
 // removed, sockets that have failed. An error says what could not be.
 func (r *Rules) Check() error {
 	r.mu.Lock()
@@ -195,8 +200,12 @@ func (r *Rules) check() error {
 	if err != nil {
 		return err
 	}
-	if now := resolvers(); !whole || !slices.Equal(now, r.resolvers) {
-		if err := r.write(now); err != nil {
+	beside, err := r.networks()
+	if err != nil {
+		return err
+	}
+	if now := resolvers(); !whole || !slices.Equal(now, r.resolvers) || !slices.Equal(beside, r.beside) {
+		if err := r.write(now, beside); err != nil {
 			return err
 		}
 	}

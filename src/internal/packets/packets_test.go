@@ -3,6 +3,7 @@ package packets
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -43,7 +44,7 @@ func TestRules(t *testing.T) {
 	s := newSite(t)
 	t.Run("without them all is open", func(t *testing.T) { // what shows that the rest of this test can fail
 		s.serveLinkLocal(t)
-		s.expect(t, true, gateway, ours, public, remote, far, private, other, servers, excepted, opened,
+		s.expect(t, true, gateway, ours, public, remote, link, far, beside, private, other, servers, excepted, opened,
 			[]netip.Addr{s.linkLocal(t, false), s.linkLocal(t, true)})
 		s.testForged(t, true)
 	})
@@ -69,6 +70,20 @@ func TestRules(t *testing.T) {
 		}
 		if got := nft(t, "list", "tables"); got != "table inet faena-test.w-1\ntable inet faena-test.w-1.left\n" {
 			t.Errorf("after the check the tables are %q", got)
+		}
+	})
+	t.Run("the host leaves a network and comes back", func(t *testing.T) {
+		link4 := fmt.Sprintf("%s/24 dev away", link[0])
+		faenatest.IP(t, "address delete "+link4)
+		faenatest.IP(t, fmt.Sprintf("route add %s dev away", beside[0]))
+		for _, want := range []bool{true, false} {
+			if err := r.Check(); err != nil {
+				t.Fatal(err)
+			}
+			s.expect(t, want, beside[:1])
+			if want {
+				faenatest.IP(t, "address add "+link4)
+			}
 		}
 	})
 	for _, value := range []string{"1", "0"} {

@@ -19,10 +19,10 @@ type chain struct {
 	rules []rule
 }
 
-// write puts the rules of both tables into force, with these resolvers, each table at once. The caller holds mu.
-func (r *Rules) write(resolvers []Exception) error {
+// write puts the rules of both tables into force, for a host with these resolvers and networks, each table at once. The caller holds mu.
+func (r *Rules) write(resolvers []Exception, networks []netip.Prefix) error {
 	allow := slices.Concat(resolvers, r.o.Allow)
-	chains := []chain{{refusing, nil, refuse}, {"forward", nftables.ChainHookForward, forward(r.o.Bridge, allow)},
+	chains := []chain{{refusing, nil, refuse}, {"forward", nftables.ChainHookForward, forward(r.o.Bridge, allow, networks)},
 		{"input", nftables.ChainHookInput, input(r.o.Bridge, allow)}}
 	for _, t := range []*nftables.Table{r.owned, r.left} {
 		if t == r.left {
@@ -35,7 +35,7 @@ func (r *Rules) write(resolvers []Exception) error {
 			return fmt.Errorf("write the rules of the nftables table %s: %w", t.Name, explain(err))
 		}
 	}
-	r.resolvers, r.chains = resolvers, chains
+	r.resolvers, r.beside, r.chains = resolvers, networks, chains
 	return nil
 }
 
@@ -72,8 +72,8 @@ type rule []expr.Any
 
 func when(parts ...rule) rule { return slices.Concat(parts...) }
 
-// forward is for what the host passes on.
-func forward(bridge string, allow []Exception) []rule {
+// forward is for what the host passes on. deny is what is denied here besides what is denied everywhere.
+func forward(bridge string, allow []Exception, deny []netip.Prefix) []rule {
 	from, to := is(expr.MetaKeyIIFNAME, ifName(bridge)), is(expr.MetaKeyOIFNAME, ifName(bridge))
 	list := []rule{
 		when(from, to, drop), // other containers, by way of the gateway
@@ -84,7 +84,7 @@ func forward(bridge string, allow []Exception) []rule {
 		when(established, accept),
 	}
 	list = append(list, exceptions(allow)...)
-	for _, p := range slices.Concat(denied4, denied6) {
+	for _, p := range slices.Concat(denied4, denied6, deny) {
 		list = append(list, when(destination(p), reject))
 	}
 	list = append(list, when(is(expr.MetaKeyNFPROTO, []byte{unix.NFPROTO_IPV4}), accept))

@@ -23,6 +23,8 @@ var (
 	public  = addresses("52.77.0.1", "2600:77::1") // of the host, in the internet
 	remote  = addresses("198.18.1.1", "fd18::1")   // of the host, on the way to all others
 	far     = addresses("198.18.1.2", "fd18::2")   // of the host where all others are
+	link    = addresses("54.77.1.1", "2600:54::1") // of the host, in a network with addresses of the internet
+	beside  = addresses("54.77.1.2", "2600:54::2") // in that network
 	servers = addresses("52.1.2.3", "2600:1:2::3") // in the internet
 	private = addresses("10.1.2.3", "100.64.3.4", "169.254.169.254", "168.63.129.16", "172.16.4.5", "192.0.0.8", "192.168.5.6", "198.51.100.7", "fc00:1::1", "fd00:ec2::254",
 		"2001:db8::1", "2002:a01:203::1", "64:ff9b::a01:203", "64:ff9b::a9fe:a9fe", "100::1", "fec0::1")
@@ -64,7 +66,8 @@ func newSite(t *testing.T) *site {
 	s.container(s.next, "port2", other)
 	s.away.Join("away")
 	give(remote, func(a string) { faenatest.IP(t, "address add "+a+" dev away") }, 24, 64)
-	give(far, func(a string) { s.away.IP("address add " + a + " dev eth0") }, 24, 64)
+	give(link, func(a string) { faenatest.IP(t, "address add "+a+" dev away") }, 24, 64)
+	give(slices.Concat(far, beside), func(a string) { s.away.IP("address add " + a + " dev eth0") }, 24, 64)
 	for _, a := range remote {
 		s.away.IP("route add default via " + a.String())
 	}
@@ -76,9 +79,9 @@ func newSite(t *testing.T) *site {
 	for _, a := range there {
 		faenatest.IP(t, "route add "+a.String()+" dev away")
 	}
-	s.serve(func(f func()) { f() }, gateway, ours, public, remote)
+	s.serve(func(f func()) { f() }, gateway, ours, public, remote, link)
 	s.serve(s.next.Do, other)
-	s.serve(s.away.Do, far, there)
+	s.serve(s.away.Do, far, beside, there)
 	return s
 }
 
@@ -193,7 +196,7 @@ func (s *site) expectPort(t *testing.T, want bool, to netip.AddrPort) {
 func (s *site) filtered(t *testing.T) {
 	t.Helper()
 	s.expect(t, true, servers, excepted, opened)
-	s.expect(t, false, gateway, ours, public, remote, far, private, other, []netip.Addr{s.linkLocal(t, false), s.linkLocal(t, true)})
+	s.expect(t, false, gateway, ours, public, remote, link, far, beside, private, other, []netip.Addr{s.linkLocal(t, false), s.linkLocal(t, true)})
 	for _, a := range opened {
 		s.expectPort(t, false, netip.AddrPortFrom(a, otherPort))
 	}
