@@ -104,7 +104,7 @@ func (l *listing) users() map[string]struct{} {
 }
 
 // examine finds out how many of a user's records or messages do not belong together. Records that have ended have no message: they
-// wait until the document store has them.
+// wait until the document store has them. One that a worker has put back for a retry has none until it is filed.
 func (s *conservation) examine(ctx context.Context, l *listing, user string, o *imbalance) error {
 	if !o.examined.IsZero() && time.Since(o.examined) < examineAgain {
 		return nil
@@ -116,6 +116,10 @@ func (s *conservation) examine(ctx context.Context, l *listing, user string, o *
 		reads.Go(func() error {
 			r, _, err := s.c.o.Bus.Record(ctx, l.group, user, id)
 			live[i] = err == nil && !r.State.Terminal()
+			if live[i] && r.Backlogged && r.Parameter != nil {
+				_, err = s.c.o.Bus.BacklogMessage(ctx, l.group, user, id)
+				live[i] = err == nil
+			}
 			if faena.IsKind(err, faena.KindNotFound) || errors.Is(err, faena.ErrUnreadable) {
 				return nil
 			}

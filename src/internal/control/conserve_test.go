@@ -65,3 +65,18 @@ func TestConservation(t *testing.T) {
 		t.Errorf("one that has stopped still says %+v", is)
 	}
 }
+
+// What waits to be filed for its retry is where it belongs; so it is when it was filed.
+func TestConservation_WaitsToBeFiled(t *testing.T) {
+	t.Parallel()
+	r := waiting(t, 5, silent, hasty, func(_ *rig, _ *Options, t *times) { t.orphanAge = time.Hour })
+	rec := r.retried(time.Hour)
+	r.booked(faena.Conservation{Ended: 1})
+	at := time.Now()
+	faenatest.Eventually(t, patience, "it was examined", func() bool { return time.Since(at) > 2*r.driftAfter })
+	r.booked(faena.Conservation{Ended: 1})
+	noError(t, r.file(t.Context(), rec))
+	r.booked(faena.Conservation{Backlog: 1})
+	r.orphan(func(rec *faena.Record) { rec.Backlogged = true })
+	r.booked(faena.Conservation{Backlog: 1, Ended: 1, Drift: 1})
+}
