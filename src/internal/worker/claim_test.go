@@ -136,3 +136,43 @@ func TestRegistryHost(t *testing.T) {
 		}
 	}
 }
+
+// TestSameEnd: a try whose answer was lost is known again by what came of it, also where a later try ended at another moment.
+func TestSameEnd(t *testing.T) {
+	now := time.Now()
+	requeued := func(attempt int, worker string, reason faena.Reason, ended time.Time) *faena.Record {
+		r := &faena.Record{State: faena.StateRunning, Worker: worker, Attempt: attempt, StartWithinMS: 1000}
+		for n := range attempt - 1 {
+			r.Failures = append(r.Failures, faena.Failure{Attempt: n + 1, Reason: faena.ReasonTimeout, Worker: "w0"})
+		}
+		if err := r.Requeue(reason, "", time.Second, 0, nil, ended, ended); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	tried := requeued(2, "w1", faena.ReasonTimeout, now)
+	claimed := requeued(2, "w1", faena.ReasonTimeout, now.Add(-time.Second))
+	if err := claimed.Claim("w2", 7, now); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		found *faena.Record
+		want  bool
+	}{
+		"by an earlier try":      {requeued(2, "w1", faena.ReasonTimeout, now.Add(-time.Second)), true},
+		"and claimed since":      {claimed, true},
+		"by another worker":      {requeued(2, "w2", faena.ReasonTimeout, now), false},
+		"for another reason":     {requeued(2, "w1", faena.ReasonWorkerLost, now), false},
+		"of the attempt before":  {requeued(1, "w1", faena.ReasonTimeout, now), false},
+		"running as it was":      {&faena.Record{State: faena.StateRunning, Worker: "w1", Attempt: 2, Failures: tried.Failures[:1]}, false},
+		"ended before it began":  {&faena.Record{State: faena.StateLost}, false},
+		"by the next one's end":  {requeued(3, "w1", faena.ReasonTimeout, now), false},
+		"by this try, as stored": {tried, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := sameEnd(c.found, tried); got != c.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}

@@ -258,8 +258,11 @@ func (w *Worker) store(ctx context.Context, a *activation, rec *faena.Record, re
 // sameEnd reports whether found is what a try without an answer has stored, or, for a next attempt, what has come of it since.
 func sameEnd(found, tried *faena.Record) bool {
 	if n := len(tried.Failures); !tried.State.Terminal() {
-		return len(found.Failures) >= n && found.Failures[n-1].EndedAt.Equal(tried.Failures[n-1].EndedAt) &&
-			found.Failures[n-1].Worker == tried.Failures[n-1].Worker
+		if len(found.Failures) < n {
+			return false
+		}
+		was, is := tried.Failures[n-1], found.Failures[n-1]
+		return is.Attempt == was.Attempt && is.Reason == was.Reason && is.Worker == was.Worker // when it ended is another time at each try
 	}
 	return found.State == tried.State && found.Reason == tried.Reason && found.Worker == tried.Worker &&
 		found.Attempt == tried.Attempt && found.Message == tried.Message
