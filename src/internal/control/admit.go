@@ -66,6 +66,9 @@ func (a *admission) place(ctx context.Context) error {
 
 // postpone makes the backlog its place.
 func (a *admission) postpone(ctx context.Context) error {
+	if err := a.c.gauge.admitsWaiting(a.record.Group); err != nil {
+		return err
+	}
 	if err := a.backlog.add(ctx, a.c.o.BacklogLimit); err != nil {
 		return err
 	}

@@ -36,6 +36,13 @@ func (b *faultyBus) BacklogSize(ctx context.Context, group, user string) (int, e
 	return b.Bus.BacklogSize(ctx, group, user)
 }
 
+func (b *faultyBus) BacklogFill(ctx context.Context, group string) (float64, error) {
+	if b.meet("BacklogFill") != nil { // that it is full
+		return 0.8, nil
+	}
+	return b.Bus.BacklogFill(ctx, group)
+}
+
 func (b *faultyBus) BacklogMessage(ctx context.Context, group, user, id string) (faena.Waiting, error) {
 	if err := b.meet("BacklogMessage"); err != nil {
 		return faena.Waiting{}, err

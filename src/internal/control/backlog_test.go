@@ -300,6 +300,26 @@ func TestUserBacklog(t *testing.T) {
 	}
 }
 
+// A backlog that is nearly full leaves its room to retries.
+func TestControl_Backlog_NearlyFull(t *testing.T) {
+	t.Parallel()
+	r := waiting(t, 1)
+	r.worker(0, echo)
+	r.accepted("x")
+	r.accepted("y")
+	r.bus.on("BacklogFill", func() error { return errors.New("it is full") })
+	faenatest.EventuallyNil(t, patience, "calls that would wait are refused", func() error {
+		_, err := r.send("z")
+		if e, ok := asError(err); !ok || e.Reason != "storage_nearly_full" || !strings.Contains(e.Message, "the backlog of group default is 80 % full") {
+			return fmt.Errorf("%w", err)
+		}
+		return nil
+	})
+	n := r.inBacklog("ann")
+	noError(t, r.file(t.Context(), r.retried(time.Hour)))
+	r.backlogIs("ann", n+1)
+}
+
 // Where the backlog does not answer, a call for which there is a slot is taken all the same.
 func TestControl_Backlog_Away(t *testing.T) {
 	t.Parallel()

@@ -27,6 +27,7 @@ type gauge struct {
 
 	mu      sync.Mutex
 	full    map[string]string   // group → which store is over softLimit
+	waiting map[string]float64  // group → how full its backlog is
 	places  map[string]int      // of workers that take activations, by group
 	seen    map[string]sighting // of workers, by group
 	watches map[*absence]struct{}
@@ -35,7 +36,7 @@ type gauge struct {
 }
 
 func newGauge(bus Bus, groups func() []string, saw func(context.Context, []faena.Worker)) *gauge {
-	return &gauge{bus: bus, groups: groups, saw: saw, full: make(map[string]string),
+	return &gauge{bus: bus, groups: groups, saw: saw, full: make(map[string]string), waiting: make(map[string]float64),
 		seen: make(map[string]sighting), watches: make(map[*absence]struct{}), started: time.Now()}
 }
 
@@ -93,6 +94,13 @@ func (g *gauge) see(ctx context.Context) (seen bool, err error) {
 			}
 			some.Store(true)
 			g.filled(group, fill, what)
+			if fill, err = g.bus.BacklogFill(ctx, group); err != nil {
+				errs[i] = fmt.Errorf("look at the backlog of group %s: %w", group, err)
+				return
+			}
+			g.mu.Lock()
+			g.waiting[group] = fill
+			g.mu.Unlock()
 		})
 	}
 	wg.Wait()
@@ -170,6 +178,7 @@ func (g *gauge) forget(group string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.full, group)
+	delete(g.waiting, group)
 	delete(g.seen, group)
 }
 
@@ -183,6 +192,19 @@ func (g *gauge) admits(group string) error {
 	}
 	return faena.Unavailable(faena.ComponentQueue, "storage_nearly_full",
 		"New activations are refused until there is room: "+what+".", nil)
+}
+
+// admitsWaiting returns the error for new work that has to wait, in a group whose backlog is nearly full: there must be room for the
+// retries of what was accepted, whoever has filled it.
+func (g *gauge) admitsWaiting(group string) error {
+	g.mu.Lock()
+	fill := g.waiting[group]
+	g.mu.Unlock()
+	if fill < softLimit {
+		return nil
+	}
+	return faena.Unavailable(faena.ComponentQueue, "storage_nearly_full",
+		fmt.Sprintf("Activations that have to wait are refused until there is room: the backlog of group %s is %.0f %% full.", group, 100*fill), nil)
 }
 
 // absence tells a waiting call, on C, that its group has no worker; once a second while that is so.

@@ -166,6 +166,8 @@ type Storage interface {
 	// Fill returns the fullest of what the group's stores and the server may hold, as a fraction of 1, with a word
 	// for which it is, and how many records the group's bucket holds.
 	Fill(ctx context.Context, group string) (fraction float64, what string, records uint64, err error)
+	// BacklogFill returns how full the group's backlog is, as a fraction of 1.
+	BacklogFill(ctx context.Context, group string) (float64, error)
 }
 
 // Resolver asks an image registry at deploy time.

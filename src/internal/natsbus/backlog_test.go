@@ -185,6 +185,9 @@ func TestBus_PublishBacklog_Full(t *testing.T) {
 	if fraction, what, _, err := b.Fill(t.Context(), group); err != nil || fraction > 0.5 {
 		t.Errorf("%s is %.2f full, %v: a full backlog stops everything", what, fraction, err)
 	}
+	if fraction, err := b.BacklogFill(t.Context(), group); err != nil || fraction < 0.8 || fraction > 1 {
+		t.Errorf("the backlog is %.2f full, %v", fraction, err)
+	}
 	publish(t, b, record("ana", 0))
 	noError(t, b.DeleteBacklog(t.Context(), group, inOrder(t, b, "ana")[0].Sequence))
 	noError(t, b.PublishBacklog(t.Context(), "ana", group, 1, m))

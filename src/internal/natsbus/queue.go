@@ -131,6 +131,15 @@ func (b *Bus) Fill(ctx context.Context, group string) (fraction float64, what st
 	return fraction, what, live.Messages, nil
 }
 
+// BacklogFill returns how full the backlog of a group is, as a fraction of 1.
+func (b *Bus) BacklogFill(ctx context.Context, group string) (float64, error) {
+	s, err := b.state(ctx, backlogStream(group), "")
+	if err != nil {
+		return 0, err
+	}
+	return float64(s.Bytes) / float64(s.most(b.o.backlogBytes())), nil
+}
+
 // accountFor is how long it is remembered what JetStream keeps: every look asks for each group.
 const accountFor = 500 * time.Millisecond
 
