@@ -3,6 +3,8 @@ package natsbus_test
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -129,6 +131,10 @@ func TestBus_ClaimKey_Full(t *testing.T) {
 	}
 	if !errors.Is(err, faena.ErrFull) || n < 50 {
 		t.Fatalf("key %d: %v", n, err)
+	}
+	streams, err := b.Streams(t.Context(), nil)
+	if i := slices.IndexFunc(streams, func(s faena.StreamHealth) bool { return s.Name == claimsStream }); err != nil || i < 0 || !strings.Contains(streams[i].Problem, "nearly full") {
+		t.Errorf("the operator is told %+v, %v", streams, err)
 	}
 	if _, mine, rev, _, err := b.ClaimKey(t.Context(), "ana", "k0", claim(newID())); err != nil || mine || rev != held[0] {
 		t.Errorf("who has one: mine %v, %v", mine, err)

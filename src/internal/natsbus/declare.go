@@ -21,7 +21,7 @@ import (
 const duplicateWindow = 2 * time.Minute
 
 // claimsShare is the part of MaxStore, one in so many, that may be taken by what Idempotency-Keys stand for.
-const claimsShare = 32
+const claimsShare = 16
 
 // objectTTL is the default age at which an object is removed that its record's removal has left behind.
 const objectTTL = 8 * 24 * time.Hour

@@ -226,6 +226,9 @@ func (b *Bus) Streams(ctx context.Context, groups []string) ([]faena.StreamHealt
 	return out, errors.Join(looks.Wait(), ctx.Err())
 }
 
+// nearlyFull is how full the bucket of keys is when an operator should know.
+const nearlyFull = 0.8
+
 // examine fills in what a stream is, and the most serious of what is wrong with it.
 func (b *Bus) examine(ctx context.Context, s *faena.StreamHealth, consumer string) {
 	info, err := b.streamInfo(ctx, s.Name)
@@ -261,6 +264,8 @@ func (b *Bus) examine(ctx context.Context, s *faena.StreamHealth, consumer strin
 		s.Problem = "a server of it is away: start it"
 	case len(s.Behind) > 0:
 		s.Problem = "a server of it is behind: it is catching up, or cannot"
+	case s.Name == bucketStream(claimsBucket) && float64(info.State.Bytes) > nearlyFull*float64(info.Config.MaxBytes):
+		s.Problem = "it is nearly full: then calls with an Idempotency-Key are refused until older keys are a day old; a larger FAENA_NATS_MAX_STORE gives it more"
 	}
 	if consumer == "" {
 		return

@@ -54,7 +54,7 @@ func TestBus_Declare_Shares(t *testing.T) {
 		}
 		noError(t, streams.Err())
 		for name, want := range map[string]int64{queueStream: share / 16 * 3, backlogStream: share / 16 * 3, "DEADLETTERS-" + group: share / 16,
-			objectsStream: objects, "KV_users": 24 << 20, claimsStream: store / 32, "KV_leases": 1 << 20, "KV_workers-" + group: 1 << 20} {
+			objectsStream: objects, "KV_users": 24 << 20, claimsStream: store / 16, "KV_leases": 1 << 20, "KV_workers-" + group: 1 << 20} {
 			if got[name] != want {
 				t.Errorf("%s reserves %d bytes, want %d", name, got[name], want)
 			}
