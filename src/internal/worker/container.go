@@ -148,6 +148,7 @@ func (l *engineLauncher) start(ctx context.Context, c *container, spec Container
 	if err := conn.Ready(ctx); err != nil {
 		return causeOr(ctx, fmt.Errorf("greet init: %w", err))
 	}
+	// Also what keeps it apart from other containers, which is why nothing of the function's may run before.
 	if c.cgroup, err = l.o.Engine.Cgroup(c.id, conn.PID()); err != nil {
 		return fmt.Errorf("open the container's counters: %w", err)
 	}
