@@ -15,6 +15,7 @@ type gate struct {
 	mu       sync.Mutex
 	reason   string             // why it is not ready; empty when it is
 	draining bool               // nothing is taken, and what has not started is handed back
+	doubtful bool               // what is taken now would be set aside
 	change   chan struct{}      // closed, and replaced, at every change
 	open     context.Context    // of those that passed; one for all, so that a warm place pays nothing
 	shut     context.CancelFunc // ends open
@@ -71,6 +72,16 @@ func (g *gate) drain(yes bool) bool {
 	return true
 }
 
+// doubt keeps the places from taking what would be set aside, as long as that is so.
+func (g *gate) doubt(yes bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.doubtful != yes {
+		g.doubtful = yes
+		g.changed()
+	}
+}
+
 // changed opens or closes the gate. The caller holds the lock.
 func (g *gate) changed() {
 	g.shut()
@@ -81,7 +92,9 @@ func (g *gate) changed() {
 	g.change = make(chan struct{})
 }
 
-func (g *gate) passable() bool { return g.claiming != nil && g.reason == "" && !g.draining }
+func (g *gate) passable() bool {
+	return g.claiming != nil && g.reason == "" && !g.draining && !g.doubtful
+}
 
 // drains reports whether it drains because it was asked to.
 func (g *gate) drains() bool {

@@ -34,6 +34,7 @@ func (p *progress) loop(ctx context.Context) {
 			return
 		case now := <-t.C:
 			p.vigil.look(time.Now(), p.w.every.stall)
+			p.w.gate.doubt(p.vigil.doubtful(time.Now(), p.w.every.stall))
 			p.w.held.each(func(a *activation) { p.look(ctx, a, now) })
 		}
 	}

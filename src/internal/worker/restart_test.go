@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,7 +53,8 @@ func beWorker(settings string) {
 }
 
 func (c child) run(ctx context.Context) error {
-	bus, err := natsbus.Connect(ctx, natsbus.Options{Name: "child", URLs: c.URLs, MaxStore: maxStore})
+	bus, err := natsbus.Connect(ctx, natsbus.Options{Name: "child", URLs: c.URLs, MaxStore: maxStore,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		return err
 	}
@@ -96,7 +98,7 @@ func (s *site) child(id string, every worker.Every) *process {
 	faenatest.NoContainersLeft(s.t, c.ID)
 	settings, err := json.Marshal(c)
 	s.check(err)
-	p := &process{s: s, id: c.ID, log: &log{to: s.t.Output()}, cmd: exec.CommandContext(s.t.Context(), os.Args[0])}
+	p := &process{s: s, id: c.ID, log: &log{to: s.t.Output()}, cmd: exec.CommandContext(context.WithoutCancel(s.t.Context()), os.Args[0])}
 	p.cmd.Env, p.cmd.Stderr = append(os.Environ(), childVariable+"="+string(settings)), p.log
 	stdin, err := p.cmd.StdinPipe()
 	s.check(err)
@@ -159,34 +161,36 @@ func TestWorker_Killed(t *testing.T) {
 // somebody else's by then.
 func TestWorker_Stopped(t *testing.T) {
 	t.Parallel()
-	s := open(t, 6*time.Second, natstest.Start(t, natstest.Options{}))
-	every := worker.Every{Tick: 50 * time.Millisecond, Progress: 500 * time.Millisecond, Fence: 5 * time.Second, Stall: 3 * time.Second}
+	s := open(t, 8*time.Second, natstest.Start(t, natstest.Options{}))
+	every := worker.Every{Tick: 50 * time.Millisecond, Progress: 500 * time.Millisecond, Fence: 7 * time.Second, Stall: 3 * time.Second}
 	p := s.child("stopped", every)
 	faenatest.Eventually(t, patience, "it takes activations", func() bool { return p.log.has("ready for activations") })
 	rev := s.function("f", nil, "sleep", "8000")
 	again := s.function("again", func(r *faena.Revision) { r.Spec.Retries = 1 }, "sleep", "8000")
-	held := s.send(s.function("held", func(r *faena.Revision) { r.Spec.Retries = 1 }, "sleep", "8000"), "")
-	s.is(held, faena.StateRunning)
+	held := s.send(s.function("held", func(r *faena.Revision) { r.Spec.Retries, r.Spec.TimeoutMS = 1, 120_000 }, "stubborn"), "")
+	s.wrote(held, "here")
 	p.signal(syscall.SIGSTOP)
 	given := []string{s.send(rev, ""), s.send(again, "")} // its pulls are the first in line
 	faenatest.Eventually(t, patience, "they are delivered", func() bool {
 		n, err := s.bus.Pending(t.Context(), group)
 		return err == nil && n == 0
 	})
-	heir := s.quick("heir", every, three)
+	heir := s.quick("heir", every, func(o *wiring.WorkerOptions) { o.Pool.Places, o.Pool.CPUs = 3, 3 })
 	for _, id := range given {
 		s.is(id, faena.StateRunning)
 	}
 	p.signal(syscall.SIGCONT)
 	faenatest.Eventually(t, patience, "it has given up all three", func() bool {
-		return p.log.count("given up before it started") == 2 && p.log.has("was killed and given up")
+		return p.log.count("given up before it started")+p.log.count("left for its redelivery") == 2 && p.log.has("was killed and given up")
 	})
 	for _, id := range given {
 		if r := s.ended(id); r.State != faena.StateSucceeded || r.Worker != heir.id || r.Attempt != 1 {
 			t.Errorf("what it was given while it was stopped: %+v", r)
 		}
 	}
-	if r := s.ended(held); r.State != faena.StateSucceeded || r.Worker != heir.id || r.Attempt != 2 {
+	faenatest.Eventually(t, patience, "what it ran is run by the other one", func() bool { return s.record(held).HeldBy(heir.id, 2) })
+	s.cancel(held)
+	if r := s.ended(held); r.State != faena.StateCancelled || r.Worker != heir.id || failures(r) != "1 worker_lost "+p.id+"; " {
 		t.Errorf("what it ran: %+v", r)
 	}
 	s.quiet()

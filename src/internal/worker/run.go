@@ -54,12 +54,8 @@ func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 		return
 	}
 	v, rec, rev, err := w.look(a)
-	if err != nil {
-		w.setAside(a, err)
-		return
-	}
-	if v != proceed {
-		w.conclude(a, v, rec, rev)
+	if err != nil || v != proceed {
+		w.letGo(a, v, rec, rev, err)
 		return
 	}
 	c, err := w.prepare(duty, a, rec)
@@ -71,11 +67,7 @@ func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 	v, rec, rev, err = w.claim(a.ctx, a, rec, rev)
 	if err != nil || v != proceed {
 		w.pool.release(c, false)
-		if err != nil {
-			w.setAside(a, err)
-		} else {
-			w.conclude(a, v, rec, rev)
-		}
+		w.letGo(a, v, rec, rev, err)
 		return
 	}
 	out := w.run(a, c)
@@ -87,6 +79,15 @@ func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 		return
 	}
 	w.settleRun(a, out)
+}
+
+// letGo deals with an activation that is not run here now: err says why nothing is known of it, or v what to do with it.
+func (w *Worker) letGo(a *activation, v verdict, rec *faena.Record, rev uint64, err error) {
+	if err != nil {
+		w.setAside(a, err)
+		return
+	}
+	w.conclude(a, v, rec, rev)
 }
 
 // prepare returns a container for the activation, taken from the pool or made; meanwhile the progress loop confirms
