@@ -188,7 +188,7 @@ func TestBus_Declare_SharedBucket(t *testing.T) {
 			reserved += max(0, s.Config.MaxBytes)
 		}
 		noError(t, streams.Err())
-		if want := int64(least*3/4 + (24+8+1+1)<<20); reserved != want {
+		if want := int64(least*3/4 + least/16 + (24+1+1)<<20); reserved != want {
 			t.Errorf("%d MiB are reserved, want %d", reserved>>20, want>>20)
 		}
 	})
