@@ -13,7 +13,8 @@ import (
 	"faena.dev/faena/internal/failpoint"
 )
 
-// buryFor is how long a dead letter is tried to be written. After that its activation's message is left for redelivery.
+// buryFor is how long the dead letter of what this worker did not run is tried to be written. After that the message is left for
+// redelivery.
 const buryFor = 10 * time.Second
 
 // letter is the dead letter of an activation that ends for reason, as rec says with its last attempt; nil where none is to be
@@ -29,10 +30,13 @@ func (w *Worker) letter(a *activation, rec *faena.Record, reason faena.Reason, m
 }
 
 // bury writes the dead letter of a settlement, as long as the record is this worker's to settle: what somebody else runs is not
-// dead. It returns an error where it could not be written within buryFor.
+// dead. It returns an error where it could not be written within buryFor, or, of what this worker ran, until ctx ends.
 func (w *Worker) bury(ctx context.Context, a *activation, s settlement) error {
-	ctx, cancel := context.WithTimeout(ctx, w.every.bury)
-	defer cancel()
+	if !s.patient {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, w.every.bury)
+		defer cancel()
+	}
 	found, _, err := w.read(ctx, a)
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package worker_test
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -145,6 +144,35 @@ func TestWorker_DeadLetter_Parameter(t *testing.T) {
 	s.quiet()
 }
 
+// TestWorker_DeadLetter_Late: what a worker ran ends as it ended, also where its dead letter can be written only after a while.
+func TestWorker_DeadLetter_Late(t *testing.T) {
+	t.Parallel()
+	servers := natstest.Start(t, natstest.Options{})
+	s := open(t, 0, servers)
+	js := servers.JetStream(t)
+	h := s.quick("late", worker.Every{Bury: 100 * time.Millisecond})
+	const stream = "DEADLETTERS-" + group
+	had, err := js.Stream(t.Context(), stream)
+	s.check(err)
+	s.check(js.DeleteStream(t.Context(), stream))
+	id := s.send(s.function("f", retries(1, 100*time.Millisecond), "attempt", "9"), "arg")
+	faenatest.Eventually(t, patience, "its last attempt has begun", func() bool { return s.record(id).HeldBy(h.id, 2) })
+	began := time.Now()
+	faenatest.Eventually(t, patience, "it has tried for far longer than for what nobody ran here", func() bool {
+		if r := s.record(id); r.State != faena.StateRunning || h.log.has("could not be written") {
+			t.Fatalf("meanwhile it is %+v", r)
+		}
+		return time.Since(began) > 2*time.Second
+	})
+	_, err = js.CreateStream(t.Context(), jetstream.StreamConfig(had.CachedInfo().Config))
+	s.check(err)
+	r := s.ended(id)
+	if d := s.letter(id); r.Reason != faena.ReasonExitNonzero || r.Attempt != 2 || string(r.Result.Inline) != "2" || d == nil || d.Reason != r.Reason {
+		t.Errorf("%+v, dead letter %+v", r, d)
+	}
+	s.quiet()
+}
+
 // TestWorker_DeadLetter_Refused: where dead letters cannot be written nothing ends without one, and nothing waits for ever for them:
 // the message comes again.
 func TestWorker_DeadLetter_Refused(t *testing.T) {
@@ -152,14 +180,15 @@ func TestWorker_DeadLetter_Refused(t *testing.T) {
 	servers := natstest.Start(t, natstest.Options{})
 	s := open(t, 2*time.Second, servers)
 	js := servers.JetStream(t)
-	h := s.hand("refused")
-	h.Quicken(worker.Every{Bury: 500 * time.Millisecond})
-	h.start()
+	g := s.ghost()
 	const stream = "DEADLETTERS-" + group
 	had, err := js.Stream(t.Context(), stream)
 	s.check(err)
 	s.check(js.DeleteStream(t.Context(), stream))
-	id := s.send(s.function("f", retries(1, 100*time.Millisecond), "attempt", "9"), "arg")
+	id := s.send(s.function("f", nil), "arg")
+	g.starts(id)
+	s.check(g.d.Close())
+	h := s.quick("refused", worker.Every{Bury: 500 * time.Millisecond})
 	faenatest.Eventually(t, patience, "it has met that more than once", func() bool { return h.log.count("dead letter could not be written") > 1 })
 	if r := s.record(id); r.State != faena.StateRunning {
 		t.Errorf("meanwhile it is %+v", r)
@@ -169,7 +198,7 @@ func TestWorker_DeadLetter_Refused(t *testing.T) {
 	s.check(err)
 	r := s.ended(id)
 	d := s.letter(id)
-	if r.State != faena.StateLost || r.Attempt != 2 || d == nil || d.Reason != faena.ReasonWorkerLost || fmt.Sprint(d.Attempts) != "2" {
+	if r.State != faena.StateLost || r.Attempt != 1 || d == nil || d.Reason != faena.ReasonWorkerLost || d.Attempts != 1 {
 		t.Errorf("%+v, dead letter %+v", r, d)
 	}
 	s.quiet()

@@ -116,7 +116,7 @@ func (w *Worker) settleRun(a *activation, out outcome) {
 			return r.Fail(out.reason, out.message, clock.Now())
 		},
 		mine:   func(r *faena.Record) bool { return r.HeldBy(w.o.ID, rec.Attempt) },
-		letter: w.letter(a, rec, out.reason, out.message),
+		letter: w.letter(a, rec, out.reason, out.message), patient: true,
 	})
 	if settled {
 		return
@@ -173,8 +173,10 @@ func fullWords(err error) string {
 type settlement struct {
 	apply func(*faena.Record) error // makes the change
 	mine  func(*faena.Record) bool  // whether a record is still this worker's to settle
-	// letter is written before the record is changed; nil where there is none to write.
-	letter *faena.DeadLetter
+	// letter is written before the record is changed; nil where there is none to write. Where patient it is tried for as long as the
+	// record itself would be: nobody else has what this worker ran.
+	letter  *faena.DeadLetter
+	patient bool
 }
 
 // settle stores the changed record, then acknowledges the message, then tells who waits; one that keeps its slot for its next
