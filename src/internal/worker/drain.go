@@ -13,6 +13,22 @@ import (
 // drainFile is there while the worker drains.
 func (w *Worker) drainFile() string { return filepath.Join(w.o.StateDir, "draining") }
 
+func (w *Worker) writeDrainFile() error {
+	if err := os.WriteFile(w.drainFile(), nil, 0o600); err != nil {
+		return err
+	}
+	return syncFile(w.drainFile())
+}
+
+// syncFile makes sure that a file, or what a directory lists, is on the disk.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 // toldToDrain reports whether an earlier life of this worker was asked to drain and not to resume. When that cannot be told it was.
 func (w *Worker) toldToDrain() bool {
 	_, err := os.Stat(w.drainFile())
@@ -28,9 +44,12 @@ func (w *Worker) toldToDrain() bool {
 func (w *Worker) askedToDrain(yes bool) {
 	var err error
 	if yes {
-		err = os.WriteFile(w.drainFile(), nil, 0o600)
+		err = w.writeDrainFile()
 	} else if err = os.Remove(w.drainFile()); errors.Is(err, fs.ErrNotExist) {
 		err = nil
+	}
+	if err == nil {
+		err = syncFile(w.o.StateDir) // a power cut must not undo it
 	}
 	if err != nil {
 		w.log.Warn("whether this worker drains could not be written down: a restart forgets it", "draining", yes, "error", err)

@@ -80,8 +80,8 @@ func openJournal(dir string, places int, log *slog.Logger) (*journal, []heldMess
 	}
 	if err != nil {
 		log.Warn("what is held cannot be written down: after a crash it waits for its redelivery", "error", err)
-		_ = f.Close() // nothing was written
-		return nil, held
+		_ = f.Close()   // nothing was written
+		return nil, nil // what is handed back could not be noted, and would be handed back again
 	}
 	return j, held
 }
@@ -228,9 +228,7 @@ func (w *Worker) handBackOne(ctx context.Context, m heldMessage) (back bool, err
 		return false, err
 	}
 	failpoint.Hit("worker/before-hand-back")
-	if w.journal != nil { // before: a successor must not hand back what somebody else has been given since
-		w.journal.write(make([]byte, entryBytes), m.at)
-	}
+	w.journal.write(make([]byte, entryBytes), m.at) // before: a successor must not hand back what somebody else has been given since
 	return true, once(ctx, func(ctx context.Context) error { return w.o.Bus.HandBack(ctx, m.receipt) })
 }
 
