@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/failpoint"
 )
@@ -23,7 +22,7 @@ import (
 // for faena.AckWait. It has a fixed entry for each place, which is written where the page cache keeps it when the process is
 // killed; a power cut may lose it, and then AckWait does. Nothing depends on it: what it says is checked against the records.
 //
-//	entry: confirmed (8 bytes, Unix ns) | CRC-32C of all that follows (4) | lengths of id, user, receipt (3 × 2) | sequence (8) | id, user, receipt
+//	entry: confirmed (8 bytes, ns since the host's start) | CRC-32C of the id of that start and all that follows (4) | lengths of id, user, receipt (3 × 2) | sequence (8) | id, user, receipt
 //
 // Whoever holds a message may have lost it after AckWait, to somebody whom an answer would hurt: so an entry says until when its
 // message was certainly this worker's.
@@ -31,6 +30,7 @@ type journal struct {
 	file   *os.File
 	log    *slog.Logger
 	size   int64       // of an entry for each place
+	boot   uint32      // CRC-32C of the id of the host's start: what an earlier one wrote does not count
 	failed atomic.Bool // which is said once
 }
 
@@ -52,14 +52,20 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type heldMessage struct {
 	id, user, receipt string
 	sequence          uint64
-	confirmed         time.Time
-	at                int64 // where it stands in the journal
+	confirmed         time.Duration // since the host's start
+	at                int64         // where it stands in the journal
 }
 
 // openJournal reads what the predecessor held, which stands there until it was handed back, or begin is called: a process may be
 // killed while it starts. Where the file cannot be written the worker goes on without: the journal is nil then.
 func openJournal(dir string, places int, log *slog.Logger) (*journal, []heldMessage) {
 	path := filepath.Join(dir, "held")
+	id, err := bootID()
+	if err != nil {
+		log.Warn("what is held cannot be written down: after a crash it waits for its redelivery", "error", err)
+		return nil, nil
+	}
+	boot := crc32.Checksum(id, castagnoli)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		log.Warn("what is held cannot be written down: after a crash it waits for its redelivery", "error", err)
@@ -69,12 +75,12 @@ func openJournal(dir string, places int, log *slog.Logger) (*journal, []heldMess
 	n, _ := f.ReadAt(old, 0) // to the end; what cannot be read was not held
 	var held []heldMessage
 	for at := 0; at+entryBytes <= n; at += entryBytes {
-		if m, ok := parseEntry(old[at : at+entryBytes]); ok {
+		if m, ok := parseEntry(boot, old[at:at+entryBytes]); ok {
 			m.at = int64(at)
 			held = append(held, m)
 		}
 	}
-	j := &journal{file: f, log: log, size: int64(places * entryBytes)}
+	j := &journal{file: f, log: log, size: int64(places * entryBytes), boot: boot}
 	if missing := places*entryBytes - n; missing > 0 { // a full disk is met now, not later
 		_, err = f.WriteAt(make([]byte, missing), int64(n))
 	}
@@ -103,15 +109,15 @@ func (j *journal) write(b []byte, at int64) {
 	}
 }
 
-func parseEntry(b []byte) (m heldMessage, ok bool) {
+func parseEntry(boot uint32, b []byte) (m heldMessage, ok bool) {
 	id, user, receipt := int(binary.LittleEndian.Uint16(b[12:])), int(binary.LittleEndian.Uint16(b[14:])), int(binary.LittleEndian.Uint16(b[16:]))
 	end := entryHeader + id + user + receipt
-	if id == 0 || end > entryBytes || binary.LittleEndian.Uint32(b[8:]) != crc32.Checksum(b[checkedFrom:end], castagnoli) {
+	if id == 0 || end > entryBytes || binary.LittleEndian.Uint32(b[8:]) != crc32.Update(boot, castagnoli, b[checkedFrom:end]) {
 		return m, false
 	}
 	text := b[entryHeader:end]
 	return heldMessage{id: string(text[:id]), user: string(text[id : id+user]), receipt: string(text[id+user:]),
-		sequence: binary.LittleEndian.Uint64(b[18:]), confirmed: time.Unix(0, int64(binary.LittleEndian.Uint64(b)))}, true
+		sequence: binary.LittleEndian.Uint64(b[18:]), confirmed: time.Duration(binary.LittleEndian.Uint64(b))}, true
 }
 
 func (j *journal) close() {
@@ -148,7 +154,7 @@ func (e *entry) hold(d *Delivery) {
 		return
 	}
 	b := &e.buf
-	binary.LittleEndian.PutUint64(b[:], uint64(clock.Now().UnixNano()))
+	binary.LittleEndian.PutUint64(b[:], uint64(sinceBoot()))
 	binary.LittleEndian.PutUint16(b[12:], uint16(len(d.ID)))
 	binary.LittleEndian.PutUint16(b[14:], uint16(len(d.User)))
 	binary.LittleEndian.PutUint16(b[16:], uint16(len(receipt)))
@@ -157,7 +163,7 @@ func (e *entry) hold(d *Delivery) {
 	for _, s := range [...]string{d.ID, d.User, receipt} {
 		n += copy(b[n:], s)
 	}
-	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b[checkedFrom:n], castagnoli))
+	binary.LittleEndian.PutUint32(b[8:], crc32.Update(e.j.boot, castagnoli, b[checkedFrom:n]))
 	e.write(b[:n])
 }
 
@@ -176,7 +182,7 @@ func (e *entry) confirmed(left time.Time) {
 		return
 	}
 	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], uint64(clock.Now().Add(-time.Since(left)).UnixNano()))
+	binary.LittleEndian.PutUint64(b[:], uint64(sinceBoot()-time.Since(left)))
 	e.write(b[:])
 }
 
@@ -234,7 +240,7 @@ func (w *Worker) handBackOne(ctx context.Context, m heldMessage) (back bool, err
 
 // stillOf reports whether a message that an earlier life of this worker held is nobody else's.
 func (w *Worker) stillOf(rec *faena.Record, m heldMessage) bool {
-	if age := clock.Now().Sub(m.confirmed); rec == nil || age < -time.Second || age > handBackWithin {
+	if age := sinceBoot() - m.confirmed; rec == nil || age < 0 || age > handBackWithin {
 		return false
 	}
 	switch rec.State {

@@ -42,10 +42,10 @@ func reopened(t *testing.T, dir string, places int) (*journal, []heldMessage) {
 	}
 	j.begin()
 	for i := range held {
-		if age := time.Since(held[i].confirmed); age < 0 || age > time.Minute {
+		if age := sinceBoot() - held[i].confirmed; age < 0 || age > time.Minute {
 			t.Errorf("%s was confirmed %v ago", held[i].id, age)
 		}
-		held[i].confirmed, held[i].at = time.Time{}, 0
+		held[i].confirmed, held[i].at = 0, 0
 	}
 	return j, held
 }
@@ -119,6 +119,15 @@ func TestJournal_Damaged(t *testing.T) {
 			}
 		})
 	}
+	t.Run("of another start of the host", func(t *testing.T) {
+		dir := t.TempDir()
+		j, _ := reopened(t, dir, 2)
+		j.boot++
+		j.entry(0).hold(&d)
+		if _, held := reopened(t, dir, 2); len(held) != 0 {
+			t.Errorf("it holds %v", held)
+		}
+	})
 	t.Run("cut off", func(t *testing.T) {
 		dir := t.TempDir()
 		j, _ := reopened(t, dir, 2)
@@ -162,7 +171,7 @@ func TestWorker_stillOf(t *testing.T) {
 		"running here":                 {&running, 0, true},
 		"running here, confirmed late": {&running, handBackWithin - time.Second, true},
 		"running here, not any more":   {&running, handBackWithin + time.Second, false},
-		"from a clock that went back":  {&running, -time.Minute, false},
+		"from another start's time":    {&running, -time.Minute, false},
 		"running elsewhere":            {with(running, func(r *faena.Record) { r.Worker = "w2" }), 0, false},
 		"running by another message":   {with(running, func(r *faena.Record) { r.Sequence = 8 }), 0, false},
 		"queued":                       {&queued, 0, true},
@@ -173,7 +182,7 @@ func TestWorker_stillOf(t *testing.T) {
 		"ended":                        {with(running, func(r *faena.Record) { r.State = faena.StateFailed }), 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := w.stillOf(c.rec, heldMessage{sequence: 7, confirmed: time.Now().Add(-c.age)}); got != c.want {
+			if got := w.stillOf(c.rec, heldMessage{sequence: 7, confirmed: sinceBoot() - c.age}); got != c.want {
 				t.Errorf("got %v", got)
 			}
 		})
