@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,6 +43,8 @@ const (
 	handBackWithin = faena.AckWait - 5*time.Second
 	// handBackFor bounds all that is done about a predecessor's messages before this worker takes any.
 	handBackFor = 10 * time.Second
+	// sweptWithin is how long what ran waits for the first sweep: an engine that is away must not cost AckWait.
+	sweptWithin = 5 * time.Second
 	// handBacks is how many are looked at at once.
 	handBacks = 8
 )
@@ -191,19 +194,39 @@ func (e *entry) write(b []byte) {
 }
 
 // handBackHeld hands back what an earlier life of this worker held, where its record says that nobody else has it. It is called
-// before anything is claimed.
+// before anything is claimed. What ran waits until the containers of that life are gone: it may be run again, and not beside itself.
 func (w *Worker) handBackHeld(ctx context.Context, held []heldMessage) {
 	ctx, cancel := context.WithTimeout(ctx, handBackFor)
 	defer cancel()
+	if ran := w.handBackAll(ctx, held, false); len(ran) > 0 {
+		patience := time.NewTimer(sweptWithin)
+		defer patience.Stop()
+		select {
+		case <-w.swept:
+		case <-patience.C:
+		case <-w.draining:
+		}
+		w.handBackAll(ctx, ran, true)
+	}
+	w.journal.begin()
+}
+
+// handBackAll hands back what did not run, or with ran what did. It returns what did and was not handed back for that.
+func (w *Worker) handBackAll(ctx context.Context, held []heldMessage, ran bool) (later []heldMessage) {
+	var mu sync.Mutex
 	var looking errgroup.Group
 	looking.SetLimit(handBacks)
 	for _, m := range held {
 		looking.Go(func() error {
 			log := w.log.With("activation_id", m.id)
-			back, err := w.handBackOne(ctx, m)
+			back, wait, err := w.handBackOne(ctx, m, ran)
 			switch {
 			case err != nil:
 				log.Warn("what an earlier life of this worker held was not handed back; it comes again by itself", "error", err)
+			case wait:
+				mu.Lock()
+				defer mu.Unlock()
+				later = append(later, m)
 			case back:
 				w.o.Observer.HandedBack()
 				log.Info("what an earlier life of this worker held was handed back")
@@ -212,12 +235,12 @@ func (w *Worker) handBackHeld(ctx context.Context, held []heldMessage) {
 		})
 	}
 	_ = looking.Wait() // each has told its own
-	w.journal.begin()
+	return later
 }
 
-func (w *Worker) handBackOne(ctx context.Context, m heldMessage) (back bool, err error) {
+func (w *Worker) handBackOne(ctx context.Context, m heldMessage, ran bool) (back, later bool, err error) {
 	if !faena.ValidUser(m.user) || !faena.ValidActivationID(m.id) {
-		return false, fmt.Errorf("its id is %.40q, its user %.40q", m.id, m.user)
+		return false, false, fmt.Errorf("its id is %.40q, its user %.40q", m.id, m.user)
 	}
 	var rec *faena.Record
 	err = retry(ctx, func(ctx context.Context) (err error) {
@@ -231,11 +254,14 @@ func (w *Worker) handBackOne(ctx context.Context, m heldMessage) (back bool, err
 		return err
 	})
 	if err != nil || !w.stillOf(rec, m) {
-		return false, err
+		return false, false, err
+	}
+	if rec.State == faena.StateRunning && !ran {
+		return false, true, nil
 	}
 	failpoint.Hit("worker/before-hand-back")
 	w.journal.write(make([]byte, entryBytes), m.at) // before: a successor must not hand back what somebody else has been given since
-	return true, once(ctx, func(ctx context.Context) error { return w.o.Bus.HandBack(ctx, m.receipt) })
+	return true, false, once(ctx, func(ctx context.Context) error { return w.o.Bus.HandBack(ctx, m.receipt) })
 }
 
 // stillOf reports whether a message that an earlier life of this worker held is nobody else's.

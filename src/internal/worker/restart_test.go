@@ -152,6 +152,9 @@ func TestWorker_Killed(t *testing.T) {
 	if n := h.metric("faena_worker_handed_back_total"); n != 3 {
 		t.Errorf("%d were handed back, want 3", n)
 	}
+	if !h.log.inOrder("a container without an owner was removed", "was handed back") {
+		t.Error("what ran was handed back while it may have been running")
+	}
 	if d, _, err := s.bus.DeadLetter(t.Context(), group, "ana", once); err != nil || d.Reason != faena.ReasonWorkerLost || d.Attempts != 1 {
 		t.Errorf("the dead letter of what was lost: %+v, %v", d, err)
 	}

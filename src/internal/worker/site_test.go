@@ -170,6 +170,14 @@ func (l *log) count(words string) int {
 	return strings.Count(l.b.String(), words)
 }
 
+// inOrder reports whether a worker said first, and after that for the last time last.
+func (l *log) inOrder(first, last string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := strings.LastIndex(l.b.String(), first)
+	return at >= 0 && strings.LastIndex(l.b.String(), last) > at
+}
+
 // run makes a worker and runs it until the test ends.
 func (s *site) run(id string, change ...func(*wiring.WorkerOptions)) *hand {
 	s.t.Helper()

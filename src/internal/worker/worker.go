@@ -171,10 +171,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.handBackHeld(base, w.left)
-	w.gate.begin(claiming)
 	services, stopServices := w.startServices(base)
 	defer stopServices()
+	w.handBackHeld(base, w.left)
+	w.gate.begin(claiming)
 
 	var places sync.WaitGroup
 	for n := range w.o.Capacity.Places {
