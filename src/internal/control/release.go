@@ -268,7 +268,7 @@ func (r *releaser) untilReady() time.Duration {
 // gather picks what is to be released, at most room: one of each user, again and again. Each has a slot, which is reserved. What is
 // ready does not wait until all that others have was looked at.
 func (r *releaser) gather(ctx context.Context, room int) (batch []*releasing, err error) {
-	began := time.Now()
+	began, vain := time.Now(), false
 	for progress := true; progress && len(batch) < room; {
 		progress = false
 		for range len(r.order) {
@@ -284,10 +284,11 @@ func (r *releaser) gather(ctx context.Context, room int) (batch []*releasing, er
 				continue
 			}
 			progress = progress || more
+			vain = vain || more && next == nil
 			if next != nil {
 				batch = append(batch, next)
 			}
-			if len(batch) == room || len(batch) > 0 && time.Since(began) > gatherFor {
+			if len(batch) == room || vain && len(batch) > 0 && time.Since(began) > gatherFor {
 				return batch, err
 			}
 		}
