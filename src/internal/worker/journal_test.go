@@ -213,7 +213,8 @@ func TestWorker_handle_Doubtful(t *testing.T) {
 	d := delivered("ana", ack, 5) // which panics when it is answered
 	w := &Worker{o: Options{Observer: noObserver{}}, log: slog.New(slog.NewTextHandler(t.Output(), nil)), every: defaultPeriods(),
 		held: holds{byID: map[string]*activation{d.ID: {id: d.ID}}}}
-	w.progress = &progress{w: w, vigil: vigil{began: time.Now().Add(-w.every.stall)}}
+	w.progress = &progress{w: w}
+	w.progress.vigil.last.Store(int64(sinceBoot() - w.every.stall))
 	w.handle(t.Context(), t.Context(), j.entry(0), d)
 	if _, held := reopened(t, dir, 1); len(held) != 0 {
 		t.Errorf("it holds %v", held)

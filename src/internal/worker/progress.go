@@ -33,9 +33,15 @@ func (p *progress) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-t.C:
-			p.vigil.look(time.Now(), p.w.every.stall)
-			p.w.gate.doubt(p.vigil.doubtful(time.Now(), p.w.every.stall))
-			p.w.held.each(func(a *activation) { p.look(ctx, a, now) })
+			at := sinceBoot()
+			stood := p.vigil.look(at, p.w.every.stall)
+			p.w.gate.doubt(p.vigil.doubtful(at, p.w.every.stall))
+			p.w.held.each(func(a *activation) {
+				if stood >= p.w.every.fence { // also where the host was suspended, which no other clock here counts
+					a.fenced.Store(true)
+				}
+				p.look(ctx, a, now)
+			})
 		}
 	}
 }
@@ -132,22 +138,20 @@ const doubtFor = 5 * time.Second
 // vigil notices that this process has stood still: it was stopped, or its host was. What arrives then may have waited for it for
 // so long that somebody else has been given it meanwhile. It is safe for concurrent use.
 type vigil struct {
-	began time.Time
-	last  atomic.Int64 // nanoseconds after began: the last look
-	until atomic.Int64 // likewise: until when what arrives is doubtful
+	last  atomic.Int64 // the last look; nanoseconds since the host's start, as all times here
+	until atomic.Int64 // until when what arrives is doubtful
 }
 
-// look is called often.
-func (v *vigil) look(now time.Time, stall time.Duration) {
-	at := now.Sub(v.began)
-	if at-time.Duration(v.last.Load()) >= stall {
-		v.until.Store(int64(at + doubtFor))
+// look is called often. It returns how long ago it was called before.
+func (v *vigil) look(now, stall time.Duration) time.Duration {
+	since := now - time.Duration(v.last.Swap(int64(now)))
+	if since >= stall {
+		v.until.Store(int64(now + doubtFor))
 	}
-	v.last.Store(int64(at))
+	return since
 }
 
 // doubtful reports whether what arrives now may have waited for longer than stall.
-func (v *vigil) doubtful(now time.Time, stall time.Duration) bool {
-	at := now.Sub(v.began)
-	return at-time.Duration(v.last.Load()) >= stall || at < time.Duration(v.until.Load())
+func (v *vigil) doubtful(now, stall time.Duration) bool {
+	return now-time.Duration(v.last.Load()) >= stall || now < time.Duration(v.until.Load())
 }

@@ -32,3 +32,31 @@ func TestGate_doubt(t *testing.T) {
 		t.Error("it is closed")
 	}
 }
+
+// TestVigil: who has stood still doubts what arrives from then on, until all has come that had been waiting.
+func TestVigil(t *testing.T) {
+	const stall, from = 3 * time.Second, 100 * time.Second
+	var v vigil
+	v.last.Store(int64(from))
+	doubts := func(when string, at time.Duration, want bool) {
+		t.Helper()
+		if got := v.doubtful(from+at, stall); got != want {
+			t.Errorf("%s: got %v", when, got)
+		}
+	}
+	doubts("soon", stall-1, false)
+	doubts("not looked at", stall, true)
+	v.look(from+stall-1, stall)
+	doubts("looked at in time", stall, false)
+	woke := 10 * stall
+	doubts("stood still, before the look", woke, true)
+	if stood := v.look(from+woke, stall); stood != 9*stall+1 {
+		t.Errorf("it stood still for %v", stood)
+	}
+	doubts("stood still, after the look", woke, true)
+	for at := woke; at < woke+doubtFor; at += time.Second {
+		v.look(from+at, stall)
+	}
+	doubts("a moment before all has come", woke+doubtFor-1, true)
+	doubts("all has come", woke+doubtFor, false)
+}

@@ -29,7 +29,7 @@ func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 	a := newActivation(running, w.o.Group, d, e, time.Now())
 	defer a.stop(nil)
 	// Before it is noted, and before any answer: nobody knows who holds it now.
-	if w.progress.vigil.doubtful(a.received, w.every.stall) {
+	if w.progress.vigil.doubtful(sinceBoot(), w.every.stall) {
 		a.fenced.Store(true)
 		w.setAside(a, errFenced)
 		return

@@ -165,7 +165,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer stopRunning(nil)
 	defer stopClaiming(nil)
 
-	w.progress = &progress{w: w, tick: w.every.progressTick, vigil: vigil{began: time.Now()}}
+	w.progress = &progress{w: w, tick: w.every.progressTick}
+	w.progress.vigil.last.Store(int64(sinceBoot()))
 	w.pool.open(base)
 	stopSignals, err := w.listen(base)
 	if err != nil {
