@@ -170,12 +170,11 @@ func (l *log) count(words string) int {
 	return strings.Count(l.b.String(), words)
 }
 
-// inOrder reports whether a worker said first, and after that for the last time last.
+// inOrder reports whether a worker said last for the last time after it had said first.
 func (l *log) inOrder(first, last string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	at := strings.LastIndex(l.b.String(), first)
-	return at >= 0 && strings.LastIndex(l.b.String(), last) > at
+	return strings.LastIndex(l.b.String(), last) > strings.LastIndex(l.b.String(), first)
 }
 
 // run makes a worker and runs it until the test ends.
