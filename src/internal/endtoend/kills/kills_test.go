@@ -73,9 +73,8 @@ func build(t *testing.T) *table {
 		groups = append(groups, lane(n))
 	}
 	x.Installation = installation.Install(t, installation.Options{Failpoints: true, Places: 4, Workers: min(lanes(), 2), Groups: append(groups, idle),
-		API: []string{"FAENA_GROUP_MAX_STORE=256MiB", "FAENA_ASYNC_START_WITHIN=1h", "FAENA_RETENTION=3h"},
-		// The ledger is on this host, which containers do not reach otherwise, at whatever address their bridge is given.
-		Worker: []string{fmt.Sprintf("FAENA_WORKER_ALLOW=10.0.0.0/8:%[1]d,172.16.0.0/12:%[1]d,192.168.0.0/16:%[1]d", x.runs.port)},
+		API:    []string{"FAENA_GROUP_MAX_STORE=256MiB", "FAENA_ASYNC_START_WITHIN=1h", "FAENA_RETENTION=3h"},
+		Worker: []string{"FAENA_WORKER_ALLOW=" + strings.Join(gateways(x.runs.port), ",")},
 		Servers: func(i *installation.Installation, authorization []byte) installation.Servers {
 			return natstest.Start(t, natstest.Options{TLS: true, CA: i.CA, Authorization: authorization})
 		}})
@@ -96,6 +95,18 @@ func build(t *testing.T) *table {
 		x.Serves(t, d)
 	}
 	return x
+}
+
+// gateways are where the ledger, which is on this host, may be reached by containers: the addresses that the engine may give the
+// host on their bridge, out of its own pools.
+func gateways(port int) (all []string) {
+	for n := 17; n < 32; n++ {
+		all = append(all, fmt.Sprintf("172.%d.0.1:%d", n, port))
+	}
+	for n := 0; n < 256; n += 16 {
+		all = append(all, fmt.Sprintf("192.168.%d.1:%d", n, port))
+	}
+	return all
 }
 
 // user makes a user with functions in a group, at an API that is not killed meanwhile.
