@@ -147,7 +147,6 @@ func (c *Control) Redrive(ctx context.Context, user, id string, call faena.Activ
 }
 
 // redrive is Redrive for one that was read. What has succeeded is not run again: then it is as if there were none.
-
 func (c *Control) redrive(ctx context.Context, l *letter, call faena.ActivationRequest) (faena.Record, error) {
 	if c.stale(ctx, l) {
 		return faena.Record{}, noLetter(l.ID)

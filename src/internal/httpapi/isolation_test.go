@@ -25,11 +25,11 @@ func (p *platform) bodyFor(o operation) option {
 func TestIsolation_OthersThingsDoNotExist(t *testing.T) {
 	s := start(t).serve(t)
 	g := newGate()
-	w := s.worker(2, echo)
+	w := s.worker(2, func(j *job) ([]byte, faena.Reason) { return []byte("secret of ann"), faena.ReasonExitNonzero })
 	s.deploy("ann", "tool")
 	s.deploy("ann", "tool")
-	ended := s.activate(body("secret of ann")).is(http.StatusOK).header.Get("Faena-Activation-Id")
-	s.becomes(ended, "succeeded")
+	ended := s.activate(body("secret of ann")).is(http.StatusBadGateway).header.Get("Faena-Activation-Id")
+	s.becomes(ended, "failed")
 	w.does(g.run)
 	s.activate(body("x"), header("Prefer", "respond-async")).is(http.StatusAccepted)
 	running := <-g.running

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"faena.dev/faena/internal/faena"
@@ -80,12 +81,18 @@ var tenants = map[string]tenancy{
 // TestTenants is every route for two users and an admin, with the names and ids of one of them.
 func TestTenants(t *testing.T) {
 	s := start(t).serve(t)
-	s.worker(2, func(j *job) ([]byte, faena.Reason) { j.say("logged by ann"); return echo(j) })
+	var first sync.Once
+	s.worker(2, func(j *job) (out []byte, reason faena.Reason) {
+		j.say("logged by ann")
+		out, reason = echo(j)
+		first.Do(func() { reason = faena.ReasonExitNonzero }) // of what succeeds there is no dead letter
+		return out, reason
+	})
 	s.deploy("ann", "ann-s")
 	s.deploy("ann", "ann-s")
 	const parameter = "what ann calls with"
-	id := s.call(http.MethodPost, "/v1/functions/ann-s/activations", as("ann"), body(parameter)).is(http.StatusOK).header.Get("Faena-Activation-Id")
-	s.becomes(id, "succeeded")
+	id := s.call(http.MethodPost, "/v1/functions/ann-s/activations", as("ann"), body(parameter)).is(http.StatusBadGateway).header.Get("Faena-Activation-Id")
+	s.becomes(id, "failed")
 	s.deadLetter("ann", id, func(d *faena.DeadLetter) { d.Function = "ann-s" })
 	for _, o := range operations(t) {
 		if _, ok := tenants[o.method+" "+o.template]; !ok {
