@@ -15,9 +15,9 @@ import (
 	"faena.dev/faena/internal/client"
 )
 
-// Recorded is how long it may take until the history has all: records that were on their way to an API, when a server or that API
-// was away, are given out again after a minute.
-const Recorded = 75 * time.Second
+// Recorded is how long it may take until what has ended is in the history: what an API was given when it was killed comes again after
+// a minute, or, where anything is purged just then, after the leader has reminded of it, which it does with what is two minutes old.
+const Recorded = 3 * time.Minute
 
 // ledger keeps what each user was told, for the count when nothing runs any more. Safe for concurrent use.
 type Ledger struct {
