@@ -340,16 +340,29 @@ func (w *world) linkLocal(t *testing.T) (addresses []string) {
 func (w *world) testReplacedNetwork(t *testing.T, i *installation) {
 	name := config.DefaultUp().Engine.Network
 	w.restart() // so that no container uses it
-	faenatest.EventuallyNil(t, 30*time.Second, "the network is removed", func() error {
-		out, err := exec.Command("docker", "--host", w.engine.Host, "network", "rm", name).CombinedOutput()
+	docker := func(args ...string) (string, error) {
+		out, err := exec.Command("docker", append([]string{"--host", w.engine.Host, "network"}, args...)...).CombinedOutput()
 		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
+			err = fmt.Errorf("%w: %s", err, out)
 		}
-		out, err = exec.Command("docker", "--host", w.engine.Host, "network", "create", name).CombinedOutput()
-		if err != nil { // the worker was faster
-			return fmt.Errorf("%w: %s", err, out)
+		return string(out), err
+	}
+	faenatest.EventuallyNil(t, 30*time.Second, "another network stands in its place", func() error {
+		have, err := docker("ls", "--quiet", "--filter", "name=^"+name+"$")
+		if err != nil {
+			return err
 		}
-		return nil
+		if _, err := docker(append([]string{"rm"}, strings.Fields(have)...)...); err != nil && have != "" {
+			return err
+		}
+		if _, err := docker("create", name); err != nil { // the worker was faster
+			return err
+		}
+		// The engine lets two have one name that are made at the same time: the worker's and this one.
+		if have, err = docker("ls", "--quiet", "--filter", "name=^"+name+"$"); err == nil && len(strings.Fields(have)) != 1 {
+			err = fmt.Errorf("there are %q", have)
+		}
+		return err
 	})
 	notReady := func(want bool) {
 		t.Helper()
