@@ -87,7 +87,8 @@ func TestReleaser_QueueStaysShort(t *testing.T) {
 		}
 		return left == 0
 	})
-	if most > 2*places || looks < 3 {
+	// Pending asks two questions, one after the other: what each place was given in between counts once more.
+	if most > 2*places+places || looks < 3 {
 		t.Errorf("up to %d were in the queue, in %d looks", most, looks)
 	}
 	r.succeed("ann", ids...)
