@@ -80,15 +80,18 @@ func TestReleaser_QueueStaysShort(t *testing.T) {
 	faenatest.Eventually(t, patience, "the backlog is empty", func() bool {
 		left, err := r.bus.Bus.BacklogSize(t.Context(), group, "ann")
 		noError(t, err)
+		// Pending asks two questions, one after the other: what a place was given in between counts once more. It is asked twice.
 		n, err := r.bus.Bus.Pending(t.Context(), group)
 		noError(t, err)
+		again, err := r.bus.Bus.Pending(t.Context(), group)
+		noError(t, err)
+		n = min(n, again)
 		if left < 80 { // those that came before anything waited went into slots
 			most, looks = max(most, n), looks+1
 		}
 		return left == 0
 	})
-	// Pending asks two questions, one after the other: what each place was given in between counts once more.
-	if most > 2*places+places || looks < 3 {
+	if most > 2*places || looks < 3 {
 		t.Errorf("up to %d were in the queue, in %d looks", most, looks)
 	}
 	r.succeed("ann", ids...)

@@ -130,7 +130,7 @@ func (s *sweeper) look(ctx context.Context, group, user, id string) (again time.
 		again = s.c.orphanAge - age
 	}
 	if r.State.Terminal() {
-		if age < 2*s.c.orphanAge {
+		if young {
 			return again, nil // the recorder's
 		}
 		return min(again, 4*s.c.orphanAge), s.remind(ctx, r, rev)

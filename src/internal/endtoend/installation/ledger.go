@@ -15,9 +15,9 @@ import (
 	"faena.dev/faena/internal/client"
 )
 
-// Recorded is how long it may take until what has ended is in the history: what an API was given when it was killed comes again after
-// a minute, or, where anything is purged just then, after the leader has reminded of it, which it does with what is two minutes old.
-const Recorded = 3 * time.Minute
+// Recorded is how long it may take until the history has all: what was on its way to an API, when a server or that API was away, comes
+// again after a minute, or the leader reminds of it then.
+const Recorded = 75 * time.Second
 
 // ledger keeps what each user was told, for the count when nothing runs any more. Safe for concurrent use.
 type Ledger struct {
