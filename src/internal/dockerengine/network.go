@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
 
 	"faena.dev/faena/internal/faena"
@@ -24,27 +25,23 @@ const (
 )
 
 // EnsureNetwork makes the shared bridge without traffic between its containers, where it does not exist yet, and returns the
-// network's id. A container that joins it by that id cannot be on another one, whoever makes networks meanwhile. A
-// network of that name that is something else is KindConflict: it is not ours to change. One bridge serves all,
-// because a network per function exhausts the engine's address pool at about 30.
+// network's id. A container that joins it by that id cannot be on another one, whoever makes networks meanwhile. One bridge serves
+// all, because a network per function exhausts the engine's address pool at about 30.
 //
-// Several workers may call it at once. The engine would then make several networks of one name, none of which can be
-// used by that name, but never two with the same bridge: so who is refused for the bridge's name waits for the other.
+// The engine lets several networks have one name where they are made at the same time, and then starts no container on any of them.
+// Faena's is the one with its bridge, of which the engine allows no two. Any other of that name is KindConflict, also beside Faena's:
+// it is not ours to change. Several workers may call it at once: who is refused for the bridge's name takes what the other made.
 func (e *Engine) EnsureNetwork(ctx context.Context, name string) (id string, err error) {
 	ctx, done := e.deadline(ctx, e.timeouts.Create)
 	defer done()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		found, err := e.client.NetworkInspect(ctx, name, network.InspectOptions{})
-		if err == nil {
-			return found.ID, isolated(found)
+		if id, err = e.findNetwork(ctx, name); err != nil || id != "" {
+			return id, err
 		}
-		var made network.CreateResponse
-		if errdefs.IsNotFound(err) {
-			made, err = e.client.NetworkCreate(ctx, name, network.CreateOptions{Driver: "bridge",
-				Options: map[string]string{optionICC: "false", optionBridge: BridgeName(name)}, Labels: map[string]string{"faena.network": name}})
-		}
+		made, err := e.client.NetworkCreate(ctx, name, network.CreateOptions{Driver: "bridge",
+			Options: map[string]string{optionICC: "false", optionBridge: BridgeName(name)}, Labels: map[string]string{"faena.network": name}})
 		if err == nil || !(errdefs.IsConflict(err) || strings.Contains(err.Error(), "same bridge name")) {
 			return made.ID, e.failed(ctx, "make network "+name, err)
 		}
@@ -56,6 +53,24 @@ func (e *Engine) EnsureNetwork(ctx context.Context, name string) (id string, err
 	}
 }
 
+// findNetwork returns the id of Faena's network of that name, "" where nothing has the name.
+func (e *Engine) findNetwork(ctx context.Context, name string) (id string, err error) {
+	list, err := e.client.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("name", name))})
+	if err != nil {
+		return "", e.failed(ctx, "find network "+name, err)
+	}
+	for _, n := range list {
+		switch {
+		case n.Name != name: // the filter also takes a part of a name
+		case isolated(n) != nil:
+			return "", isolated(n)
+		default:
+			id = n.ID
+		}
+	}
+	return id, nil
+}
+
 // BridgeName is the interface, on the engine's host, of the network that EnsureNetwork makes. Linux allows 15 bytes.
 func BridgeName(network string) string {
 	sum := sha256.Sum256([]byte(network))
@@ -64,11 +79,11 @@ func BridgeName(network string) string {
 
 // isolated checks that a network that was there before is the one that EnsureNetwork would make, but for its addresses. The name of
 // its bridge counts too: packet rules go by it.
-func isolated(n network.Inspect) error {
+func isolated(n network.Summary) error {
 	if n.Driver == "bridge" && n.Options[optionICC] == "false" && n.Options[optionBridge] == BridgeName(n.Name) {
 		return nil
 	}
 	return &faena.Error{Kind: faena.KindConflict, Reason: "network_conflict", Component: faena.ComponentEngine,
-		Message: fmt.Sprintf("The engine has a network %q that is not Faena's: driver %s, options %v. Faena's is a bridge with %s=false and %s=%s. Remove it with `docker network rm %s`, or choose another name.",
-			n.Name, n.Driver, n.Options, optionICC, optionBridge, BridgeName(n.Name), n.Name)}
+		Message: fmt.Sprintf("The engine has a network %q that is not Faena's: driver %s, options %v. Faena's is a bridge with %s=false and %s=%s. Remove it with `docker network rm %.12s`, or choose another name.",
+			n.Name, n.Driver, n.Options, optionICC, optionBridge, BridgeName(n.Name), n.ID)}
 }

@@ -90,4 +90,22 @@ func TestEngine_EnsureNetwork(t *testing.T) {
 			}
 		}
 	})
+	t.Run("somebody else's beside Faena's", func(t *testing.T) {
+		name := networkName(t)
+		id, err := e.EnsureNetwork(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := faenatest.Engine(t)
+		t.Cleanup(func() { d.Delete(t, "/networks/"+id) })
+		var other struct{ Id string } //nolint:revive // the engine's spelling
+		d.Post(t, "/networks/create", map[string]any{"Name": name, "Driver": "bridge", "CheckDuplicate": false}, &other)
+		if _, err := e.EnsureNetwork(t.Context(), name); !faena.IsKind(err, faena.KindConflict) || !strings.Contains(err.Error(), "network rm "+other.Id[:12]) {
+			t.Errorf("got %v, want a conflict that names the other", err)
+		}
+		d.Delete(t, "/networks/"+other.Id)
+		if again, err := e.EnsureNetwork(t.Context(), name); err != nil || again != id {
+			t.Errorf("got %q, %v, want %s", again, err, id)
+		}
+	})
 }
