@@ -113,6 +113,24 @@ func TestActivations_Cancel(t *testing.T) {
 	s.eventually("no slot is held", func() bool { return s.usage().Active == 0 })
 }
 
+// What waits in the backlog is shown as waiting there, and once it is cancelled not any more.
+func TestActivations_Cancel_Backlog(t *testing.T) {
+	s := start(t).serve(t)
+	id := letterIDs(1)[0]
+	_, err := s.bus.CreateRecord(t.Context(), &faena.Record{Schema: faena.SchemaVersion, ID: id, User: "ann", Group: group, Function: "tool", Revision: 1,
+		State: faena.StateQueued, Backlogged: true, StartWithinMS: time.Hour.Milliseconds(), AdmittedAt: time.Now().UTC()})
+	noError(t, err)
+	for _, c := range []struct {
+		method, state string
+		backlogged    bool
+	}{{http.MethodGet, "queued", true}, {http.MethodDelete, "cancelled", false}, {http.MethodGet, "cancelled", false}} {
+		rec := decoded[Activation](s.call(c.method, "/v1/activations/"+id, as("ann")).is(http.StatusOK))
+		if string(rec.State) != c.state || rec.Backlogged != c.backlogged {
+			t.Errorf("%s: it is %s, in the backlog: %v; want %+v", c.method, rec.State, rec.Backlogged, c)
+		}
+	}
+}
+
 // One that could not start by Faena-Expires, or for which there is no worker, is a 503: it was not run.
 func TestActivations_NotStarted(t *testing.T) {
 	s := start(t).serve(t)

@@ -53,7 +53,7 @@ func showRecord(r faena.Record) Activation {
 		Worker: r.Worker, ExitCode: r.ExitCode, Signal: r.Signal, Warm: r.Warm, PeakMemoryBytes: r.PeakMemoryBytes,
 		Remarks: r.Remarks, Result: showSize(r.Result), Log: showSize(r.Log), Timings: Timings{QueueUs: r.Timings.QueueUS,
 			PullUs: r.Timings.PullUS, StartUs: r.Timings.StartUS, RunUs: r.Timings.RunUS, StoreUs: r.Timings.StoreUS, TotalUs: r.Timings.TotalUS},
-		Backlogged: r.Backlogged, NotBefore: r.NotBefore, RedrivenFrom: r.RedrivenFrom,
+		Backlogged: r.Backlogged && !r.State.Terminal(), NotBefore: r.NotBefore, RedrivenFrom: r.RedrivenFrom, // what ended in the backlog does not wait
 		Traceparent: r.Traceparent, RequestID: r.RequestID, AdmittedAt: r.AdmittedAt, StartedAt: r.StartedAt, EndedAt: r.EndedAt}
 	for _, f := range r.Failures {
 		a.Failures = append(a.Failures, AttemptFailure{Attempt: f.Attempt, Reason: string(f.Reason), Message: f.Message, Worker: f.Worker, EndedAt: f.EndedAt})
