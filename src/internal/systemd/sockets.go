@@ -32,6 +32,9 @@ func TakeSockets() (*Sockets, error) {
 	return s, nil
 }
 
+// Passed reports whether there is a socket of that name which nobody has taken.
+func (s *Sockets) Passed(name string) bool { return s.listeners[name] != nil }
+
 // Listen returns the socket of that name, or where none was passed listens on the TCP address.
 func (s *Sockets) Listen(ctx context.Context, name, address string) (net.Listener, error) {
 	if l := s.listeners[name]; l != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"time"
 
@@ -39,6 +38,8 @@ type APIOptions struct {
 	Identity   seal.Identity // of the APIs
 	Metrics    *telemetry.Metrics
 	Logger     *slog.Logger
+
+	door *door // optional: one that may have served already
 }
 
 // API is one API instance.
@@ -46,8 +47,8 @@ type API struct {
 	o       APIOptions
 	Control *control.Control
 	Local   *auth.Local // nil with auth=gateway
-	server  *http.Server
-	tls     *tls.Config // nil: plain HTTP
+	rest    *httpapi.API
+	door    *door
 }
 
 // authenticator is what both ways of authentication are.
@@ -62,10 +63,7 @@ func NewAPI(o APIOptions) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &API{o: o}
-	if a.tls, err = serverTLS(o.Serve); err != nil {
-		return nil, err
-	}
+	a := &API{o: o, door: o.door}
 	// The authenticator looks users up through the use cases, which hash passwords through it.
 	profile := func(ctx context.Context, name string) (faena.User, error) { return a.Control.Profile(ctx, name) }
 	var who authenticator
@@ -81,9 +79,14 @@ func NewAPI(o APIOptions) (*API, error) {
 		Retention: o.Retention.Age, RetentionBytes: int64(o.Retention.Bytes), DocumentsKind: o.Kind, DocumentsWarning: o.Warning,
 		MaxParameterBytes: int64(o.Limits.MaxParameter), AsyncStartWithin: o.Limits.AsyncStartWithin, BacklogLimit: o.Limits.BacklogLimit, DrainAfter: o.Limits.DrainAfter,
 	})
-	a.server = httpapi.New(httpapi.Options{Functions: a.Control, Activations: a.Control, DeadLetters: a.Control, Users: a.Control, Workers: a.Control, Health: a.Control,
+	a.rest = httpapi.New(httpapi.Options{Functions: a.Control, Activations: a.Control, DeadLetters: a.Control, Users: a.Control, Workers: a.Control, Health: a.Control,
 		Groups: a.Control, Diagnoser: a.Control,
-		Auth: who, Logger: o.Logger, Observer: o.Metrics, MaxParameterBytes: int64(o.Limits.MaxParameter)}).Server()
+		Auth: who, Logger: o.Logger, Observer: o.Metrics, MaxParameterBytes: int64(o.Limits.MaxParameter)})
+	if a.door == nil {
+		if a.door, err = newDoor(o.Serve, a.Control, o.Metrics, o.Logger); err != nil {
+			return nil, err
+		}
+	}
 	o.Bus.OnUnreadable(o.Metrics.Unreadable)
 	o.Metrics.Queue(func(ctx context.Context) ([]telemetry.QueueStats, error) {
 		return queueStats(ctx, o.Bus, a.Control.GroupNames())
@@ -128,8 +131,8 @@ func serverTLS(s config.Serve) (*tls.Config, error) {
 	return auth.GatewayTLS(cert, s.TLSKeyFile.Secret.Reveal(), ca)
 }
 
-// Run serves the API on a listener until ctx ends, then drains: calls that still wait after the drain limit are answered
-// with where to find their activation. ready is closed when calls are taken.
+// Run serves the API on a listener, nil where its door has one, until ctx ends, then drains: calls that still wait after the drain
+// limit are answered with where to find their activation. ready is closed when calls are taken.
 func (a *API) Run(ctx context.Context, listener net.Listener, ready chan<- struct{}) error {
 	base, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -140,20 +143,19 @@ func (a *API) Run(ctx context.Context, listener net.Listener, ready chan<- struc
 	case <-looping:
 	case <-ctx.Done(): // the queue went away while it started
 		stop()
-		return errors.Join(<-loops, listener.Close())
+		return errors.Join(<-loops, shut(listener))
 	case err := <-loops:
-		return errors.Join(err, listener.Close())
+		return errors.Join(err, shut(listener))
 	}
-	if a.tls != nil {
-		listener = tls.NewListener(listener, a.tls)
+	a.door.open(a.rest)
+	if listener != nil {
+		a.door.serve(listener)
 	}
-	served := make(chan error, 1)
-	go func() { served <- a.server.Serve(listener) }()
 	close(ready)
 	var failed error
 	select {
 	case <-ctx.Done():
-	case failed = <-served:
+	case failed = <-a.door.served:
 	case failed = <-loops:
 		loops <- nil
 	}
@@ -163,8 +165,15 @@ func (a *API) Run(ctx context.Context, listener net.Listener, ready chan<- struc
 	defer cancel()
 	drained := make(chan struct{})
 	go func() { defer close(drained); a.Control.Drain(closing) }()
-	err := a.server.Shutdown(closing)
+	err := a.door.server.Shutdown(closing)
 	<-drained
 	stop()
 	return errors.Join(failed, err, <-loops)
+}
+
+func shut(l net.Listener) error {
+	if l == nil {
+		return nil
+	}
+	return l.Close()
 }

@@ -21,7 +21,8 @@ import (
 )
 
 // RunAPI is faena-api: one API instance against NATS servers elsewhere. What it stands on may come later: meanwhile only the
-// operations listener and the admin socket are there. It returns when ctx has ended and all calls are answered.
+// operations listener and the admin socket are there, and the API's own where systemd has passed it: who calls there is told that it
+// is starting. It returns when ctx has ended and all calls are answered.
 func RunAPI(ctx context.Context, c config.API, log *slog.Logger) (err error) {
 	defer sayStopping(ctx, log)()
 	d := &apiDaemon{c: c, log: log, metrics: NewMetrics(), start: newStarter(log)}
@@ -48,6 +49,8 @@ type apiDaemon struct {
 	documents documents
 	bus       *natsbus.Bus
 	admin     *admin
+	door      *door
+	serves    bool // the door does, on the socket that was passed
 }
 
 // open opens what this host has by itself, and is told at once what of the settings is wrong.
@@ -61,7 +64,7 @@ func (d *apiDaemon) open(ctx context.Context) (err error) {
 	if d.ids, err = seal.NewIDs(d.identity); err != nil {
 		return err
 	}
-	if _, err := serverTLS(d.c.Serve); err != nil {
+	if d.door, err = newDoor(d.c.Serve, starting{d.start}, d.metrics, d.log); err != nil {
 		return settingError{err}
 	}
 	nkey, err := checkNATS(d.c.NATS)
@@ -86,7 +89,22 @@ func (d *apiDaemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	d.opened.add(stop)
-	return nil
+	return d.openDoor(ctx)
+}
+
+// openDoor serves on the socket that systemd has passed, if it has: who connects there is not refused, whatever is missing. Without it
+// nothing listens yet, and who is refused tries another API.
+func (d *apiDaemon) openDoor(ctx context.Context) error {
+	if d.serves = d.sockets.Passed(socketAPI); d.serves {
+		listener, err := listen(ctx, d.sockets, socketAPI, d.c.Serve.Listen)
+		if err != nil {
+			return err
+		}
+		d.door.serve(listener)
+		base := context.WithoutCancel(ctx)
+		d.opened.add(func() error { return d.door.close(base) })
+	}
+	return d.sockets.Close()
 }
 
 // connect waits until the document store and the queue are there and as they should be.
@@ -119,17 +137,15 @@ const objectsOutlive = 24 * time.Hour
 func (d *apiDaemon) serve(ctx context.Context) error {
 	defer keepDeclared(ctx, d.bus, d.log)()
 	api, err := NewAPI(APIOptions{Serve: d.c.Serve, Limits: d.c.Limits, Registries: RulesOf(d.c.Registries), Retention: d.c.Retention, NewID: d.ids.New, Bus: d.bus,
-		Documents: d.documents, Kind: d.documents.kind, Warning: d.documents.warning, Identity: d.identity, Metrics: d.metrics, Logger: d.log})
+		Documents: d.documents, Kind: d.documents.kind, Warning: d.documents.warning, Identity: d.identity, Metrics: d.metrics, Logger: d.log, door: d.door})
 	if err != nil {
 		return err
 	}
-	// Not earlier: a connection that is refused is tried at another API, one that is taken and not served waits.
-	listener, err := listen(ctx, d.sockets, socketAPI, d.c.Serve.Listen)
-	if err != nil {
-		return err
-	}
-	if err := d.sockets.Close(); err != nil {
-		return errors.Join(err, listener.Close())
+	var listener net.Listener
+	if !d.serves {
+		if listener, err = listen(ctx, d.sockets, socketAPI, d.c.Serve.Listen); err != nil {
+			return err
+		}
 	}
 	d.admin.takes(api.Control)
 	taking := make(chan struct{})

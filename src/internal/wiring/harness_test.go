@@ -23,8 +23,14 @@ import (
 	"faena.dev/faena/internal/wiring"
 )
 
-// TestMain lets more tests run at once than there are cores: they wait, mostly for containers to start.
-func TestMain(m *testing.M) { os.Exit(faenatest.Run(m, 4)) }
+// TestMain lets more tests run at once than there are cores: they wait, mostly for containers to start. With the argument childAPI the
+// program is a faena-api.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == childAPI {
+		os.Exit(beAPI())
+	}
+	os.Exit(faenatest.Run(m, 4))
+}
 
 // installation is an appliance of a test with its first admin logged in, and a registry that it may reach.
 type installation struct {

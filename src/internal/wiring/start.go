@@ -141,3 +141,20 @@ func (s *starter) Ready(ctx context.Context) (missing []string, ready bool) {
 	}
 	return missing, false
 }
+
+// starting is the health of an API that is not there yet, as callers may know it: without the addresses and settings of /readyz on the
+// operations listener.
+type starting struct{ start *starter }
+
+// Ready implements httpapi.Health.
+func (s starting) Ready(context.Context) (missing []string, ready bool) {
+	s.start.mu.Lock()
+	defer s.start.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(s.start.missing)) {
+		missing = append(missing, name+": not there yet")
+	}
+	if len(missing) == 0 {
+		missing = []string{"it is starting"}
+	}
+	return missing, false
+}
