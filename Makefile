@@ -28,7 +28,7 @@ build: ## build the programs into bin/
 	cd src && CGO_ENABLED=0 $(BUILD) -o $(BIN)/ ./cmd/...
 
 .PHONY: generate
-generate: ## write the generated files again: REST types and routes, docs/settings.md
+generate: ## write the generated files again: REST types and routes, docs/settings.md, packaging/etc/*.env
 	cd src && go generate ./...
 
 .PHONY: lint
@@ -46,9 +46,9 @@ lint-rules:
 
 # In a copy, so that it can be run on a tree with changes that are not committed.
 lint-generated:
-	@copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; cp -r src docs "$$copy"; \
+	@copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; cp -r src docs packaging "$$copy"; \
 	(cd "$$copy/src" && go generate ./...); \
-	diff -ru src "$$copy/src" && diff -ru docs "$$copy/docs" || { echo 'generated files are not up to date: run make generate'; exit 1; }
+	diff -ru src "$$copy/src" && diff -ru docs "$$copy/docs" && diff -ru packaging "$$copy/packaging" || { echo 'generated files are not up to date: run make generate'; exit 1; }
 
 lint-vet:
 	cd src && go vet ./...

@@ -10,7 +10,8 @@
 // Secrets are files. A setting FAENA_X_FILE that holds one, and that is not set, is looked for among the credentials
 // that systemd passes to a service, under the name faena.x (LoadCredential=faena.x:/path, ImportCredential=faena.*).
 //
-// The comments on the fields below are the documentation: docs/settings.md is made from them.
+// The comments on the fields below are the documentation: docs/settings.md and the packages' configuration files
+// are made from them.
 package config
 
-//go:generate go run ../tools/settings ../../../docs/settings.md
+//go:generate go run ../tools/settings ../../../docs/settings.md ../../../packaging/etc

@@ -147,7 +147,7 @@ func gather(group reflect.Value) (settings []Setting) {
 		}
 		s := Setting{Name: prefix + name, Struct: group.Type().Name(), Field: field.Name, value: value,
 			Secret: value.Type() == reflect.TypeFor[SecretFile]()}
-		if !value.IsZero() || value.Type() == reflect.TypeFor[slog.Level]() {
+		if !value.IsZero() || value.Type() == reflect.TypeFor[slog.Level]() || value.Kind() == reflect.Bool {
 			s.Default = write(value.Interface())
 		}
 		settings = append(settings, s)

@@ -182,7 +182,7 @@ type NATS struct {
 	Replicas int `envconfig:"NATS_REPLICAS"`
 }
 
-// Registries say which image registries may be asked. The addresses of a registry, of its token realm and of
+// Registries are the image registries that may be asked. The addresses of a registry, of its token realm and of
 // redirects are checked when they are dialled: private, loopback and metadata addresses are refused unless allowed here.
 type Registries struct {
 	// Allowed are the only registries that images may come from: host or host:port, separated by commas. Default: any.
@@ -203,9 +203,9 @@ type Pool struct {
 	Group string `envconfig:"WORKER_GROUP"`
 	// Places is how many activations run at once. Default: cores + 1; more only lengthens the tail.
 	Places int `envconfig:"WORKER_PLACES"`
-	// Memory is of all containers together, by their limits, for example 6GiB. Default: three quarters of the host's.
+	// Memory is what all containers may have together, by their limits, for example 6GiB. Default: three quarters of the host's.
 	Memory Size `envconfig:"WORKER_MEMORY"`
-	// CPUs is of all running activations together, for example 3.5. Default: one for each place.
+	// CPUs is what all running activations may have together, for example 3.5. Default: one for each place.
 	CPUs float64 `envconfig:"WORKER_CPUS"`
 	// Containers is how many may exist at once, idle ones included.
 	Containers int `envconfig:"WORKER_CONTAINERS"`

@@ -1,7 +1,7 @@
-// Command settings writes docs/settings.md: every setting of every daemon with its default and, from the comment on
-// its field in package config, its meaning.
+// Command settings writes what documents the settings, each with its default and, from the comment on its field in package config,
+// its meaning: docs/settings.md, with those of every daemon, and the configuration files of the packages, api.env and worker.env.
 //
-//	go run ./internal/tools/settings docs/settings.md
+//	go run ./internal/tools/settings docs/settings.md packaging/etc
 package main
 
 import (
@@ -40,33 +40,62 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) != 1 {
-		return errors.New("usage: settings FILE")
+	if len(args) != 2 {
+		return errors.New("usage: settings FILE DIRECTORY")
 	}
 	meanings, err := comments()
 	if err != nil {
 		return err
 	}
 	up, api, worker := config.DefaultUp(), config.DefaultAPI(), config.DefaultWorker()
-	var page bytes.Buffer
-	page.WriteString(intro)
-	for _, d := range []struct {
-		title    string
-		settings []config.Setting
-	}{{"faena up", config.Settings(&up)}, {"faena-api", config.Settings(&api)}, {"faena-worker", config.Settings(&worker)}} {
-		fmt.Fprintf(&page, "\n## %s\n\n| Setting | Default | Meaning |\n|---|---|---|\n", d.title)
+	daemons := []daemon{{name: "faena up", settings: config.Settings(&up)},
+		{name: "faena-api", file: "api.env", settings: config.Settings(&api)},
+		{name: "faena-worker", file: "worker.env", settings: config.Settings(&worker)}}
+	for _, d := range daemons {
+		for _, s := range d.settings {
+			if meanings[s.Struct+"."+s.Field] == "" || meanings[s.Struct] == "" {
+				return fmt.Errorf("%s.%s of package config has no comment, or its struct has none", s.Struct, s.Field)
+			}
+		}
+	}
+	if err := os.WriteFile(args[0], page(daemons, meanings), 0o644); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(args[1], 0o755); err != nil {
+		return err
+	}
+	for _, d := range daemons {
+		if d.file == "" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(args[1], d.file), d.env(meanings), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// daemon is a program with its settings. file is the name of its configuration file; the program without one is in no package.
+type daemon struct {
+	name, file string
+	settings   []config.Setting
+}
+
+// page is docs/settings.md.
+func page(daemons []daemon, meanings map[string]string) []byte {
+	var out bytes.Buffer
+	out.WriteString(intro)
+	for _, d := range daemons {
+		fmt.Fprintf(&out, "\n## %s\n\n| Setting | Default | Meaning |\n|---|---|---|\n", d.name)
 		for _, s := range d.settings {
 			meaning := meanings[s.Struct+"."+s.Field]
-			if meaning == "" {
-				return fmt.Errorf("%s.%s of package config has no comment", s.Struct, s.Field)
-			}
 			if s.Secret {
 				meaning += " *Secret.*"
 			}
-			fmt.Fprintf(&page, "| `%s` | %s | %s |\n", s.Name, code(s.Default), strings.ReplaceAll(meaning, "|", `\|`))
+			fmt.Fprintf(&out, "| `%s` | %s | %s |\n", s.Name, code(s.Default), strings.ReplaceAll(meaning, "|", `\|`))
 		}
 	}
-	return os.WriteFile(args[0], page.Bytes(), 0o644)
+	return out.Bytes()
 }
 
 // code sets text in code, where there is any.
@@ -77,8 +106,8 @@ func code(text string) string {
 	return "`" + text + "`"
 }
 
-// comments returns the sentences on each field of each struct of package config, by "Struct.Field", without the
-// words "Field is" that the reader of a table does not need.
+// comments returns the sentences on each struct of package config, by "Struct", and on each of its fields, by "Struct.Field", without
+// the words "Field is" that the reader of a table does not need.
 func comments() (map[string]string, error) {
 	_, self, _, ok := runtime.Caller(0)
 	if !ok {
@@ -91,6 +120,11 @@ func comments() (map[string]string, error) {
 	}
 	found := make(map[string]string)
 	ast.Inspect(parsed, func(n ast.Node) bool {
+		if group, ok := n.(*ast.GenDecl); ok && len(group.Specs) == 1 {
+			if decl, ok := group.Specs[0].(*ast.TypeSpec); ok {
+				found[decl.Name.Name] = sentence(decl.Name.Name, group.Doc.Text())
+			}
+		}
 		decl, ok := n.(*ast.TypeSpec)
 		if !ok {
 			return true
