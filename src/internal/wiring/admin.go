@@ -36,9 +36,10 @@ const (
 	adminFor = 30 * time.Second
 )
 
-// admins makes admins; control.Control does.
+// admins makes admins and groups; control.Control does.
 type admins interface {
 	CreateAdmin(ctx context.Context, name, password string) (created bool, err error)
+	PutGroup(ctx context.Context, g faena.Group) (created bool, err error)
 }
 
 // admin is what an API does for root on its own host, over a Unix socket: it makes an admin, and gives a lost one a new
@@ -86,6 +87,7 @@ func (a *admin) serve(ctx context.Context, path string) (stop func() error, err 
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+adminsPath, a.create)
 	mux.HandleFunc("GET "+natsConfigPath, a.natsConfig)
+	mux.HandleFunc("PUT "+groupsPath+"{name}", a.putGroup)
 	server := &http.Server{Handler: knownPeers(http.TimeoutHandler(mux, adminFor, `{"error":"it took too long"}`)),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: adminFor + 10*time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: maxAdminBody, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
@@ -104,18 +106,8 @@ func (a *admin) serve(ctx context.Context, path string) (stop func() error, err 
 
 func (a *admin) create(w http.ResponseWriter, r *http.Request) {
 	var body newAdmin
-	in := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody))
-	in.DisallowUnknownFields()
-	if err := in.Decode(&body); err != nil {
-		refuse(w, http.StatusBadRequest, "the request cannot be read: it is not of this version of faena-api")
-		return
-	}
-	a.mu.Lock()
-	use := a.admins
-	a.mu.Unlock()
-	if use == nil {
-		missing, _ := a.missing(r.Context())
-		refuse(w, http.StatusServiceUnavailable, "faena-api is not ready: "+strings.Join(missing, "; "))
+	use, ok := a.read(w, r, &body)
+	if !ok {
 		return
 	}
 	made := adminMade{}
@@ -125,16 +117,40 @@ func (a *admin) create(w http.ResponseWriter, r *http.Request) {
 	}
 	created, err := use.CreateAdmin(r.Context(), body.Name, body.Password)
 	if err != nil {
-		status := http.StatusServiceUnavailable
-		if faena.IsKind(err, faena.KindInvalid) || faena.IsKind(err, faena.KindConflict) {
-			status = http.StatusUnprocessableEntity
-		}
-		refuse(w, status, err.Error())
+		refuseFor(w, err)
 		return
 	}
 	made.Created = created
 	a.log.Info("a user was made an admin over the admin socket", "user", body.Name, "created", created)
 	answer(w, http.StatusOK, made)
+}
+
+// read reads the body of a request to the API itself, which must be there. Where something is wrong the caller is told so.
+func (a *admin) read(w http.ResponseWriter, r *http.Request, body any) (use admins, ok bool) {
+	in := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody))
+	in.DisallowUnknownFields()
+	if err := in.Decode(body); err != nil {
+		refuse(w, http.StatusBadRequest, "the request cannot be read: it is not of this version of faena-api")
+		return nil, false
+	}
+	a.mu.Lock()
+	use = a.admins
+	a.mu.Unlock()
+	if use == nil {
+		missing, _ := a.missing(r.Context())
+		refuse(w, http.StatusServiceUnavailable, "faena-api is not ready: "+strings.Join(missing, "; "))
+		return nil, false
+	}
+	return use, true
+}
+
+// refuseFor says why something could not be done.
+func refuseFor(w http.ResponseWriter, err error) {
+	status := http.StatusServiceUnavailable
+	if faena.IsKind(err, faena.KindInvalid) || faena.IsKind(err, faena.KindConflict) {
+		status = http.StatusUnprocessableEntity
+	}
+	refuse(w, status, err.Error())
 }
 
 func (a *admin) natsConfig(w http.ResponseWriter, r *http.Request) {

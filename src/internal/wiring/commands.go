@@ -28,7 +28,7 @@ func APIMain(ctx context.Context, args []string, in io.Reader, out, errs io.Writ
 		c, err := config.LoadAPI(environ)
 		return func(ctx context.Context, log *slog.Logger) error { return RunAPI(ctx, c, log) }, c.Log, err
 	}
-	p.commands = []command{p.adminCreate(socket), p.natsConfig(socket), p.keygen(dir, 0o700)}
+	p.commands = []command{p.adminCreate(socket), p.groupsPut(socket), p.natsConfig(socket), p.keygen(dir, 0o700)}
 	return p.run(ctx, args)
 }
 

@@ -112,6 +112,25 @@ func TestAdminSocket(t *testing.T) {
 			t.Errorf("he is %+v, %v", u, err)
 		}
 	})
+	t.Run("a group", func(t *testing.T) {
+		text := fmt.Sprintf(`{"nkey":%q,"recipient":%q}`, gpu.Nkey, gpu.Recipient)
+		for _, says := range []string{"Group gpu is new.", "Group gpu has these keys."} {
+			if r := admin(t, text, "groups", "put", "gpu", "--keys", "-"); r.code != 0 || !strings.Contains(r.errs, says) {
+				t.Fatalf("it ends with %d: %s, want %q", r.code, r.errs, says)
+			}
+		}
+		if r := admin(t, "", "nats-config"); r.code != 0 || !strings.Contains(r.out, gpu.Nkey) {
+			t.Errorf("NATS is not told its key: it ends with %d: %s", r.code, r.errs)
+		}
+		for in, want := range map[string]string{"{}": "keygen", `{"nkey":"U"}`: "nkey", `{"seed":"S"}`: "unknown field"} {
+			if r := admin(t, in, "groups", "put", "gpu", "--keys", "-"); r.code != 1 || !strings.Contains(r.errs, want) {
+				t.Errorf("%s: it ends with %d: %s", in, r.code, r.errs)
+			}
+		}
+		if r := admin(t, text, "groups", "put", "g/u", "--keys", "-"); r.code != 1 {
+			t.Errorf("a name: it ends with %d: %s", r.code, r.errs)
+		}
+	})
 	t.Run("what may not be", func(t *testing.T) {
 		if r := admin(t, "", "admin", "create", "a.b"); r.code != 1 || !strings.Contains(r.errs, "name: ") {
 			t.Errorf("a name: it ends with %d: %s", r.code, r.errs)
