@@ -22,6 +22,10 @@ import (
 // APIMain is the program faena-api: the daemon until ctx ends, or one of its commands. environ is as os.Environ returns it. It
 // returns the exit code.
 func APIMain(ctx context.Context, args []string, in io.Reader, out, errs io.Writer, environ []string) int {
+	return apiProgram(in, out, errs, environ).run(ctx, args)
+}
+
+func apiProgram(in io.Reader, out, errs io.Writer, environ []string) *program {
 	dir, socket := config.APIPaths(environ)
 	p := &program{name: "faena-api", about: "faena-api is one API of an installation: REST in front, the queue behind it.", in: in, out: out, err: errs}
 	p.load = func() (func(context.Context, *slog.Logger) error, config.Log, error) {
@@ -29,11 +33,15 @@ func APIMain(ctx context.Context, args []string, in io.Reader, out, errs io.Writ
 		return func(ctx context.Context, log *slog.Logger) error { return RunAPI(ctx, c, log) }, c.Log, err
 	}
 	p.commands = []command{p.adminCreate(socket), p.groupsPut(socket), p.natsConfig(socket), p.keygen(dir, 0o700)}
-	return p.run(ctx, args)
+	return p
 }
 
 // WorkerMain is the program faena-worker, likewise.
 func WorkerMain(ctx context.Context, args []string, in io.Reader, out, errs io.Writer, environ []string) int {
+	return workerProgram(in, out, errs, environ).run(ctx, args)
+}
+
+func workerProgram(in io.Reader, out, errs io.Writer, environ []string) *program {
 	p := &program{name: "faena-worker", in: in, out: out, err: errs,
 		about: "faena-worker is one worker of an installation: it takes activations from the queue and runs them on the local Docker Engine."}
 	p.load = func() (func(context.Context, *slog.Logger) error, config.Log, error) {
@@ -41,7 +49,7 @@ func WorkerMain(ctx context.Context, args []string, in io.Reader, out, errs io.W
 		return func(ctx context.Context, log *slog.Logger) error { return RunWorker(ctx, c, log) }, c.Log, err
 	}
 	p.commands = []command{p.keygen(config.WorkerDataDir(environ), 0o711)} // containers reach their sockets through it
-	return p.run(ctx, args)
+	return p
 }
 
 func (p *program) keygen(dir string, mode os.FileMode) command {

@@ -122,7 +122,7 @@ func TestAdminSocket(t *testing.T) {
 		if r := admin(t, "", "nats-config"); r.code != 0 || !strings.Contains(r.out, gpu.Nkey) {
 			t.Errorf("NATS is not told its key: it ends with %d: %s", r.code, r.errs)
 		}
-		for in, want := range map[string]string{"{}": "keygen", `{"nkey":"U"}`: "nkey", `{"seed":"S"}`: "unknown field"} {
+		for in, want := range map[string]string{"{}": "keygen", `{"nkey":"U","recipient":"age1"}`: "nkey", `{"nkey":"U"}`: "missing", `{"seed":"S"}`: "unknown field"} {
 			if r := admin(t, in, "groups", "put", "gpu", "--keys", "-"); r.code != 1 || !strings.Contains(r.errs, want) {
 				t.Errorf("%s: it ends with %d: %s", in, r.code, r.errs)
 			}
