@@ -53,6 +53,7 @@ lint-generated:
 lint-vet:
 	cd src && go vet ./...
 	cd src && go vet -tags failpoints ./...
+	cd src && go vet -tags manual ./cmd/faena
 	cd src && GOARCH=arm64 CGO_ENABLED=0 go vet ./cmd/faena-init
 
 lint-staticcheck:

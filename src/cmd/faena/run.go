@@ -72,6 +72,9 @@ func run(ctx context.Context, args []string, t *terminal, environ []string) int 
 	return code
 }
 
+// more are commands of a build with a tag. A released program has none.
+var more []func(*app) *cobra.Command
+
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "faena", Short: "Run container images as functions", Long: longHelp(), Version: buildinfo.Read().Text("faena"),
@@ -91,6 +94,9 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.upCommand(), a.loginCommand(), a.deployCommand(), a.invokeCommand(), a.activationsCommand(), a.getCommand(),
 		a.resultCommand(), a.logsCommand(), a.cancelCommand(), a.functionsCommand(), a.rollbackCommand(), a.deleteCommand(),
 		a.deadLettersCommand(), a.usersCommand(), a.groupsCommand(), a.workersCommand(), a.doctorCommand())
+	for _, command := range more {
+		root.AddCommand(command(a))
+	}
 	root.InitDefaultCompletionCmd()
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		onlyCommands(completion)

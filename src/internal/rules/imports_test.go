@@ -59,6 +59,7 @@ var mayUse = map[string][]string{
 	"github.com/FerretDB/FerretDB":           {"internal/ferrettest/*"},
 	"github.com/containerd/errdefs":          {"internal/dockerengine"},
 	"github.com/coreos/go-systemd/v22":       {"internal/systemd"},
+	"github.com/cpuguy83/go-md2man/v2":       {"internal/tools/*"},
 	"github.com/docker/docker":               {"internal/dockerengine"},
 	"github.com/google/go-containerregistry": {"internal/registry", "internal/faenatest", "internal/tools/*"},
 	"github.com/google/nftables":             {"internal/packets"},
