@@ -42,7 +42,7 @@ func TestPrograms_BadSettings(t *testing.T) {
 		for _, c := range []struct{ name, setting, value, why string }{
 			{"unknown", "FAENA_COLOUR", "red", "no setting"},
 			{"misspelt", "FAENA_LOG_LEVELS", "info", "FAENA_LOG_LEVEL"},
-			{"bad word", "FAENA_LOG_FORMAT", "xml", "json or text"},
+			{"bad word", "FAENA_LOG_FORMAT", "xml", "json, text or journal"},
 			{"bad address", "FAENA_OPERATIONS_LISTEN", "here", "host:port"},
 			{"relative directory", "FAENA_DATA_DIR", "data", "absolute"},
 			{"absent file", p.secret, "/nonexistent/secret", "no such file"},

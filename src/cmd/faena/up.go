@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"faena.dev/faena/internal/config"
-	"faena.dev/faena/internal/telemetry"
 	"faena.dev/faena/internal/wiring"
 )
 
@@ -41,7 +40,7 @@ Settings are environment variables; docs/settings.md lists them.`,
 			c.Worker.AllowUnfiltered = c.Worker.AllowUnfiltered || unfiltered
 			limitMemory()
 			ctx := cmd.Context()
-			log := telemetry.NewLogger(a.err, c.Log.Format == config.LogJSON, c.Log.Level)
+			log := wiring.NewLogger(a.err, c.Log)
 			appliance, err := wiring.NewAppliance(ctx, c, log)
 			if err != nil {
 				return err

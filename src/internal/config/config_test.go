@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -90,6 +91,38 @@ func TestLoadUp(t *testing.T) {
 	})
 }
 
+func TestLog_Format(t *testing.T) {
+	var stderr syscall.Stat_t
+	if err := syscall.Fstat(2, &stderr); err != nil {
+		t.Fatal(err)
+	}
+	ours := fmt.Sprintf("JOURNAL_STREAM=%d:%d", stderr.Dev, stderr.Ino)
+	for _, c := range []struct {
+		name    string
+		environ []string
+		worker  LogFormat
+		up      LogFormat
+	}{
+		{"without systemd", nil, LogJSON, LogText},
+		{"standard error goes to the journal", []string{ours}, LogJournal, LogJournal},
+		{"the journal is of who has started this process", []string{"JOURNAL_STREAM=1:2"}, LogJSON, LogText},
+		{"what is no stream", []string{"JOURNAL_STREAM=yes"}, LogJSON, LogText},
+		{"a setting", []string{ours, "FAENA_LOG_FORMAT=text"}, LogText, LogText},
+		{"the journal in any case", []string{"FAENA_LOG_FORMAT=journal"}, LogJournal, LogJournal},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, err := LoadWorker(c.environ)
+			if err != nil || w.Log.Format != c.worker {
+				t.Errorf("a worker writes %s, %v", w.Log.Format, err)
+			}
+			u, err := LoadUp(append(c.environ, "FAENA_DATA_DIR=/srv/faena"))
+			if err != nil || u.Log.Format != c.up {
+				t.Errorf("the appliance writes %s, %v", u.Log.Format, err)
+			}
+		})
+	}
+}
+
 func TestExceptions(t *testing.T) {
 	for text, want := range map[string]string{
 		"10.0.0.5:5432, 10.20.1.0/16 ,fd00::1": "10.0.0.5/32:5432,10.20.0.0/16,fd00::1/128",
@@ -155,7 +188,7 @@ func TestLoadUp_Bad(t *testing.T) {
 		{"unknown authentication", "FAENA_AUTH=none", `FAENA_AUTH is "none": it is no such word; right would be local or gateway`},
 		{"gateway setting without the gateway", "FAENA_AUTH_GATEWAY_SAN=gw", "FAENA_AUTH_GATEWAY_SAN is given, but FAENA_AUTH is local: set FAENA_AUTH=gateway or leave it out"},
 		{"log level", "FAENA_LOG_LEVEL=loud", `FAENA_LOG_LEVEL is "loud": it cannot be read; right would be debug, info, warn or error`},
-		{"log format", "FAENA_LOG_FORMAT=xml", `FAENA_LOG_FORMAT is "xml": it is no such word; right would be json or text`},
+		{"log format", "FAENA_LOG_FORMAT=xml", `FAENA_LOG_FORMAT is "xml": it is no such word; right would be json, text or journal`},
 		{"sync", "FAENA_NATS_SYNC=true", `FAENA_NATS_SYNC is "true": it is no such word; right would be interval or always`},
 		{"no port", "FAENA_LISTEN=127.0.0.1", `FAENA_LISTEN is "127.0.0.1": it is no address; right would be host:port, such as 127.0.0.1:8080, [::1]:8080 or :8443`},
 		{"port out of range", "FAENA_LISTEN=127.0.0.1:70000", `FAENA_LISTEN is "127.0.0.1:70000": it has no port from 0 to 65535; right would be host:port, such as 127.0.0.1:8080, [::1]:8080 or :8443`},

@@ -2,11 +2,13 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -15,7 +17,7 @@ func DefaultUp() Up {
 	return Up{
 		RegistryListen: "127.0.0.1:8082",
 		Serve:          Serve{Listen: "127.0.0.1:8080", OperationsListen: "127.0.0.1:8081", Auth: AuthLocal},
-		Log:            Log{Format: LogText, Level: slog.LevelInfo},
+		Log:            Log{Level: slog.LevelInfo},
 		Limits:         defaultLimits(),
 		Retention:      defaultRetention(),
 		Server:         Server{Sync: SyncInterval, MaxStore: 8 << 30},
@@ -28,7 +30,7 @@ func DefaultUp() Up {
 func DefaultAPI() API {
 	return API{
 		Serve:     Serve{Listen: ":8443", OperationsListen: "127.0.0.1:8081", Auth: AuthGateway},
-		Log:       Log{Format: LogJSON, Level: slog.LevelInfo},
+		Log:       Log{Level: slog.LevelInfo},
 		Limits:    defaultLimits(),
 		Retention: defaultRetention(),
 		MongoDB:   MongoDB{Database: "faena"},
@@ -41,7 +43,7 @@ func DefaultAPI() API {
 func DefaultWorker() Worker {
 	return Worker{
 		OperationsListen: "127.0.0.1:8083",
-		Log:              Log{Format: LogJSON, Level: slog.LevelInfo},
+		Log:              Log{Level: slog.LevelInfo},
 		NATS:             defaultNATS(),
 		Pool:             defaultPool(),
 		Engine:           defaultEngine(),
@@ -76,6 +78,7 @@ func (u *Up) complete(env environment) {
 		u.DataDir = filepath.Join(cmp.Or(env["XDG_DATA_HOME"], filepath.Join(env["HOME"], ".local", "share")), "faena")
 	}
 	u.AdminSocket = cmp.Or(u.AdminSocket, filepath.Join(u.DataDir, adminSocket))
+	u.Log.complete(env, LogText)
 	u.Serve.complete()
 	u.Worker.complete()
 	u.Engine.complete(env)
@@ -84,11 +87,13 @@ func (u *Up) complete(env environment) {
 func (a *API) complete(env environment) {
 	a.DataDir = cmp.Or(a.DataDir, first(env["STATE_DIRECTORY"]), "/var/lib/faena-api")
 	a.AdminSocket = cmp.Or(a.AdminSocket, filepath.Join(cmp.Or(first(env["RUNTIME_DIRECTORY"]), "/run/faena-api"), adminSocket))
+	a.Log.complete(env, LogJSON)
 	a.Serve.complete()
 }
 
 func (w *Worker) complete(env environment) {
 	w.DataDir = cmp.Or(w.DataDir, first(env["STATE_DIRECTORY"]), "/var/lib/faena-worker")
+	w.Log.complete(env, LogJSON)
 	w.Pool.complete()
 	w.Engine.complete(env)
 }
@@ -97,6 +102,28 @@ func (w *Worker) complete(env environment) {
 func first(directories string) string {
 	dir, _, _ := strings.Cut(directories, ":")
 	return dir
+}
+
+func (l *Log) complete(env environment, otherwise LogFormat) {
+	if l.Format == "" && toJournal(env) {
+		otherwise = LogJournal
+	}
+	l.Format = cmp.Or(l.Format, otherwise)
+}
+
+// toJournal reports whether standard error is the stream to the journal that systemd has opened for this process, and not for one that it
+// comes from.
+func toJournal(env environment) bool {
+	var device, inode uint64
+	if _, err := fmt.Sscanf(env["JOURNAL_STREAM"], "%d:%d", &device, &inode); err != nil {
+		return false
+	}
+	info, err := os.Stderr.Stat()
+	if err != nil {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Dev == device && stat.Ino == inode
 }
 
 func (s *Serve) complete() {

@@ -101,7 +101,8 @@ func (s Serve) TLS() bool { return s.TLSCertFile != "" && s.TLSKeyFile.Path != "
 
 // Log is what is logged and how.
 type Log struct {
-	// Format is the form of a log line: `json` or `text`.
+	// Format is the form of a log line: `json`, `text`, or `journal`, which has each attribute as a field of the systemd journal, such
+	// as ACTIVATION_ID. Default: journal where standard error goes there anyway; otherwise json, and text of `faena up`.
 	Format LogFormat `envconfig:"LOG_FORMAT"`
 	// Level is the least severe level that is logged: `debug`, `info`, `warn` or `error`.
 	Level slog.Level `envconfig:"LOG_LEVEL"`

@@ -187,14 +187,15 @@ type LogFormat string
 
 // The forms of a log line.
 const (
-	LogJSON LogFormat = "json"
-	LogText LogFormat = "text"
+	LogJSON    LogFormat = "json"
+	LogText    LogFormat = "text"
+	LogJournal LogFormat = "journal"
 )
 
 // Decode reads a format.
-func (f *LogFormat) Decode(text string) error { return oneOf(f, text, LogJSON, LogText) }
+func (f *LogFormat) Decode(text string) error { return oneOf(f, text, LogJSON, LogText, LogJournal) }
 
-func (LogFormat) expected() string { return "json or text" }
+func (LogFormat) expected() string { return "json, text or journal" }
 
 // Sync says when a write of the NATS server reaches the disk.
 type Sync string

@@ -238,7 +238,7 @@ func (c *Control) loadFunction(ctx context.Context, user, name string) (*deploye
 
 // logOf is the log for what concerns an activation.
 func (c *Control) logOf(r *faena.Record) *slog.Logger {
-	return c.log.With("activation_id", r.ID, "trace_id", r.TraceID())
+	return c.log.With("activation_id", r.ID, "trace_id", r.TraceID(), "user", r.User, "function", r.Function)
 }
 
 // Profile returns a user's profile as authentication needs it: remembered for a short time, and served while the

@@ -225,7 +225,7 @@ func (s *sweeper) lose(ctx context.Context, r *faena.Record, rev uint64) error {
 	}
 	failpoint.Hit("leader/lost-recorded")
 	s.c.o.Observer.Swept(faena.ReasonWorkerLost)
-	s.c.logOf(r).Warn("an activation without a message was settled as lost", "user", r.User, "function", r.Function)
+	s.c.logOf(r).Warn("an activation without a message was settled as lost")
 	if err := s.c.o.Bus.Complete(ctx, r); err != nil {
 		s.c.logOf(r).Warn("the end of an activation could not be announced", "error", err)
 	}

@@ -12,7 +12,6 @@ import (
 
 	"faena.dev/faena/internal/buildinfo"
 	"faena.dev/faena/internal/config"
-	"faena.dev/faena/internal/telemetry"
 )
 
 // Exit codes of the daemons. A unit need not restart one that ended with exitUsage or exitSettings.
@@ -75,7 +74,7 @@ func (p *program) daemon(ctx context.Context) int {
 		fmt.Fprintf(p.err, "%s: %v\n", p.name, err)
 		return exitSettings
 	}
-	log := telemetry.NewLogger(p.err, c.Format == config.LogJSON, c.Level)
+	log := NewLogger(p.err, c)
 	err = run(ctx, log)
 	if err == nil {
 		return exitOK

@@ -72,7 +72,11 @@ func newActivation(ctx context.Context, group string, d Delivery, e *entry, now 
 
 // logOf is the log for what concerns an activation.
 func (w *Worker) logOf(a *activation) *slog.Logger {
-	return w.log.With("activation_id", a.id, "trace_id", a.trace)
+	log := w.log.With("activation_id", a.id, "trace_id", a.trace, "user", a.user)
+	if a.rev != nil {
+		log = log.With("function", a.rev.Function)
+	}
+	return log
 }
 
 // claimed notes that the record is running and ours.
