@@ -9,14 +9,13 @@ export GOTOOLCHAIN := local
 export GOWORK := off
 
 BIN     := $(CURDIR)/bin
-# git may refuse a tree of another owner, or there may be no git at all: then the version is unknown, not an error.
-VERSION := $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell packaging/version.sh)
 LDFLAGS := -s -w -X faena.dev/faena/internal/buildinfo.version=$(VERSION)
 BUILD   := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## install what tests and demo need, and start a Docker Engine if none answers
@@ -109,6 +108,40 @@ demo: build ## run unmodified images as functions, through the whole path
 .PHONY: up
 up: build setup ## run the whole appliance until Ctrl-C
 	$(BIN)/faena up
+
+# Of other architectures: make deb ARCHES=amd64. PROGRAMS=DIR packs the programs of another tree, VERSION=… under another version.
+DIST   := $(CURDIR)/dist
+ARCHES := amd64 arm64
+export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git -c safe.directory='$(CURDIR)' log -1 --format=%ct 2>/dev/null))
+
+.PHONY: deb
+deb: ## build the Debian packages into dist/, with what is in each (CycloneDX) beside it
+	@rm -f $(DIST)/*.deb $(DIST)/*.cdx.json
+	@VERSION='$(VERSION)' PROGRAMS='$(PROGRAMS)' packaging/build.sh $(DIST) $(ARCHES)
+
+.PHONY: lint-packages
+lint-packages: ## check the packages in dist/ with lintian; what it says is mended, or has an override with its reason
+	@testing/setup.sh packages
+	lintian --allow-root --fail-on error,warning $(DIST)/*.deb
+
+.PHONY: lint-reproducible
+lint-reproducible: ## build the packages in dist/ again, elsewhere, and compare every byte
+	@VERSION='$(VERSION)' packaging/reproduce.sh $(DIST) $(ARCHES)
+
+# Signed where APT_KEY names a key of gpg's keyring.
+.PHONY: apt-repo
+apt-repo: deb ## make dist/apt, a repository that apt installs from (APT_KEY=… signs it)
+	@testing/setup.sh packages
+	@rm -rf $(DIST)/apt && mkdir -p $(DIST)/apt && cp $(DIST)/*.deb $(DIST)/apt/
+	@packaging/repository.sh $(DIST)/apt
+
+.PHONY: release
+release: apt-repo ## everything of a release, in dist/: packages, lists of their parts, changelog, offline bundle, checksums
+	@rm -f $(DIST)/*.tar $(DIST)/CHANGELOG.md $(DIST)/SHA256SUMS
+	@packaging/changelog.sh markdown '$(VERSION)' "$$(date -ud @$(SOURCE_DATE_EPOCH) +%F)" >$(DIST)/CHANGELOG.md
+	@packaging/bundle.sh amd64 '$(VERSION)' $(DIST)/faena-bundle-$(VERSION)-amd64.tar $(DIST)/*_amd64.deb
+	@cd $(DIST) && sha256sum -- *.deb *.cdx.json *.tar CHANGELOG.md >SHA256SUMS
+	@ls -l $(DIST)
 
 .PHONY: clean
 clean: ## remove what was built

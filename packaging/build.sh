@@ -17,6 +17,7 @@ programs=$(realpath "${PROGRAMS:-$root}")/src
 : "${VERSION:=$("$root/packaging/version.sh")}"
 : "${SOURCE_DATE_EPOCH:=$(git -C "$root" -c safe.directory="$root" log -1 --format=%ct)}"
 export VERSION SOURCE_DATE_EPOCH
+[[ $SOURCE_DATE_EPOCH =~ ^[0-9]+$ ]] || { echo "packages: git does not say of when this commit is; set SOURCE_DATE_EPOCH" >&2; exit 1; }
 # Nothing of the builder's own settings is in what is built.
 export GOTOOLCHAIN=local GOWORK=off GOENV=off GOFLAGS='-trimpath -buildvcs=false' GOOS=linux GOAMD64=v1 GOARM64=v8.0 CGO_ENABLED=0
 

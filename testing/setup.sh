@@ -4,6 +4,7 @@
 #
 #   testing/setup.sh        what the tests need
 #   testing/setup.sh demo   and what the demo makes its images with
+#   testing/setup.sh packages   and what checks Debian packages and makes repositories of them
 set -euo pipefail
 
 # A command that must be there, and the Debian package that has it.
@@ -19,8 +20,12 @@ declare -A needed=(
 case ${1-} in
 "") ;;
 demo) needed[debootstrap]=debootstrap ;;
+packages)
+	needed[lintian]=lintian
+	needed[apt-ftparchive]=apt-utils
+	;;
 *)
-	echo "usage: testing/setup.sh [demo]" >&2
+	echo "usage: testing/setup.sh [demo | packages]" >&2
 	exit 2
 	;;
 esac
