@@ -28,9 +28,10 @@ func APIMain(ctx context.Context, args []string, in io.Reader, out, errs io.Writ
 func apiProgram(in io.Reader, out, errs io.Writer, environ []string) *program {
 	dir, socket := config.APIPaths(environ)
 	p := &program{name: "faena-api", about: "faena-api is one API of an installation: REST in front, the queue behind it.", in: in, out: out, err: errs}
-	p.load = func() (func(context.Context, *slog.Logger) error, config.Log, error) {
+	p.load = func() (configured, error) {
 		c, err := config.LoadAPI(environ)
-		return func(ctx context.Context, log *slog.Logger) error { return RunAPI(ctx, c, log) }, c.Log, err
+		return configured{log: c.Log, check: func() error { return checkAPI(c) },
+			run: func(ctx context.Context, log *slog.Logger) error { return RunAPI(ctx, c, log) }}, err
 	}
 	p.commands = []command{p.adminCreate(socket), p.groupsPut(socket), p.natsConfig(socket), p.keygen(dir, 0o700)}
 	return p
@@ -44,9 +45,14 @@ func WorkerMain(ctx context.Context, args []string, in io.Reader, out, errs io.W
 func workerProgram(in io.Reader, out, errs io.Writer, environ []string) *program {
 	p := &program{name: "faena-worker", in: in, out: out, err: errs,
 		about: "faena-worker is one worker of an installation: it takes activations from the queue and runs them on the local Docker Engine."}
-	p.load = func() (func(context.Context, *slog.Logger) error, config.Log, error) {
+	p.load = func() (configured, error) {
 		c, err := config.LoadWorker(environ)
-		return func(ctx context.Context, log *slog.Logger) error { return RunWorker(ctx, c, log) }, c.Log, err
+		return configured{log: c.Log, check: func() error { return checkWorker(c) }, run: func(ctx context.Context, log *slog.Logger) error {
+			if err := engineThere(c.Engine.DockerHost); err != nil {
+				return err
+			}
+			return RunWorker(ctx, c, log)
+		}}, err
 	}
 	p.commands = []command{p.keygen(config.WorkerDataDir(environ), 0o711)} // containers reach their sockets through it
 	return p

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -55,8 +54,8 @@ type apiDaemon struct {
 
 // open opens what this host has by itself, and is told at once what of the settings is wrong.
 func (d *apiDaemon) open(ctx context.Context) (err error) {
-	if err := os.MkdirAll(d.c.DataDir, 0o700); err != nil {
-		return fmt.Errorf("make the data directory: %w", err)
+	if err := makeDataDir(d.c.DataDir, 0o700); err != nil {
+		return err
 	}
 	if d.identity, err = identityOf(d.c.SealKeyFile, d.c.DataDir); err != nil {
 		return err
@@ -207,8 +206,8 @@ type workerDaemon struct {
 
 // open is apiDaemon.open.
 func (d *workerDaemon) open(ctx context.Context) (err error) {
-	if err := os.MkdirAll(d.c.DataDir, 0o711); err != nil { // containers reach their sockets through it
-		return fmt.Errorf("make the data directory: %w", err)
+	if err := makeDataDir(d.c.DataDir, 0o711); err != nil { // containers reach their sockets through it
+		return err
 	}
 	if d.identity, err = identityOf(d.c.SealKeyFile, d.c.DataDir); err != nil {
 		return err
@@ -328,7 +327,7 @@ func whileServing(serving context.Context, ready telemetry.Ready) telemetry.Read
 func listen(ctx context.Context, sockets *systemd.Sockets, name string, address config.Address) (net.Listener, error) {
 	l, err := sockets.Listen(ctx, name, string(address))
 	if err != nil {
-		return nil, fmt.Errorf("%w (%s is %s)", err, addressOf[name], address)
+		return nil, listenError(err, addressOf[name], address)
 	}
 	return l, nil
 }

@@ -6,12 +6,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
 
 	"faena.dev/faena/internal/buildinfo"
 	"faena.dev/faena/internal/config"
+	"faena.dev/faena/internal/systemd"
 )
 
 // Exit codes of the daemons. A unit need not restart one that ended with exitUsage or exitSettings.
@@ -19,7 +21,7 @@ const (
 	exitOK       = 0
 	exitFailed   = 1 // it could not start, or a part of it has failed; a command could not do what it was to
 	exitUsage    = 2 // arguments that it does not know
-	exitSettings = 3 // a setting is wrong; it is named on standard error
+	exitSettings = 3 // a setting is wrong, or what it names; it is named on standard error
 )
 
 // program is a daemon and the commands beside it.
@@ -27,9 +29,16 @@ type program struct {
 	name, about string
 	in          io.Reader
 	out, err    io.Writer
-	// load reads the settings and returns what the daemon does, and how it logs.
-	load     func() (run func(context.Context, *slog.Logger) error, log config.Log, err error)
+	// load reads the settings. With an error what it returns only says how to log.
+	load     func() (configured, error)
 	commands []command
+}
+
+// configured is a daemon with its settings.
+type configured struct {
+	log   config.Log
+	check func() error // of what the settings name, without any change and without a word to anybody else
+	run   func(context.Context, *slog.Logger) error
 }
 
 // command is one of a program's.
@@ -55,6 +64,13 @@ func (p *program) run(ctx context.Context, args []string) int {
 		fmt.Fprintln(p.out, buildinfo.Read().Text(p.name))
 		return exitOK
 	}
+	if len(args) == 1 && args[0] == "--check-config" {
+		if c, err := p.checked(); err != nil {
+			p.complain(c.log, err)
+			return exitSettings
+		}
+		return exitOK
+	}
 	for _, c := range p.commands {
 		if name := strings.Fields(c.name); len(args) >= len(name) && slices.Equal(args[:len(name)], name) {
 			return p.do(ctx, c, args[len(name):])
@@ -69,22 +85,67 @@ func (p *program) run(ctx context.Context, args []string) int {
 }
 
 func (p *program) daemon(ctx context.Context) int {
-	run, c, err := p.load()
+	c, err := p.checked()
+	log := NewLogger(p.err, c.log)
 	if err != nil {
-		fmt.Fprintf(p.err, "%s: %v\n", p.name, err)
+		p.complain(c.log, err)
+		tell(log, systemd.Status(oneLine(err)))
 		return exitSettings
 	}
-	log := NewLogger(p.err, c)
-	err = run(ctx, log)
-	if err == nil {
+	if err = c.run(ctx, log); err == nil {
 		return exitOK
 	}
-	log.Error(p.name+" has ended", "error", err)
-	if _, wrong := errors.AsType[settingError](err); wrong {
+	tell(log, systemd.Status(oneLine(err)))
+	if c.log.Format == config.LogJournal {
+		p.complain(c.log, err)
+	} else {
+		log.Error(p.name+" has ended", "error", err)
+	}
+	if _, wrong := errors.AsType[settingError](err); wrong || errors.Is(err, fs.ErrPermission) { // nor does waiting mend what it may not do
 		return exitSettings
 	}
 	return exitFailed
 }
+
+// checked is the daemon with its settings and what they name, all of which is well unless there is an error.
+func (p *program) checked() (configured, error) {
+	c, err := p.load()
+	if err == nil {
+		err = c.check()
+	}
+	return c, err
+}
+
+// complain says why the program ends: each problem on a line of standard error. They do not go to the journal's own socket: it would
+// take a moment to look up of which unit they are, and this process is gone by then.
+func (p *program) complain(log config.Log, err error) {
+	severity := ""
+	if log.Format == config.LogJournal {
+		severity = "<3>" // how systemd marks an error in such a line
+	}
+	for _, problem := range problems(err) {
+		fmt.Fprintf(p.err, "%s%s: %s\n", severity, p.name, problem)
+	}
+}
+
+// problems are the parts of an error that stand for themselves, each in a line.
+func problems(err error) (lines []string) {
+	if list, ok := err.(config.Problems); ok {
+		for _, p := range list {
+			lines = append(lines, p.Setting+" "+p.Text)
+		}
+		return lines
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, part := range joined.Unwrap() {
+			lines = append(lines, problems(part)...)
+		}
+		return lines
+	}
+	return []string{strings.Join(strings.Fields(err.Error()), " ")}
+}
+
+func oneLine(err error) string { return strings.Join(problems(err), "; ") }
 
 func (p *program) do(ctx context.Context, c command, args []string) int {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
@@ -130,7 +191,8 @@ func (p *program) usage(c command) string {
 
 func (p *program) help() {
 	fmt.Fprintf(p.out, "%s\nSettings are environment variables; docs/settings.md lists them.\n\n", p.about)
-	fmt.Fprintf(p.out, "  %s\n      Run the daemon.\n  %s --version\n      Print the version.\n", p.name, p.name)
+	fmt.Fprintf(p.out, "  %s\n      Run the daemon.\n  %s --check-config\n      Check the settings, and the files that they name.\n"+
+		"  %s --version\n      Print the version.\n", p.name, p.name, p.name)
 	for _, c := range p.commands {
 		first, _, _ := strings.Cut(c.about, "\n")
 		fmt.Fprintf(p.out, "  %s\n      %s\n", p.usage(c), first)

@@ -3,6 +3,7 @@ package wiring
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -47,6 +48,9 @@ func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
 	docker, err := dockerengine.Open(ctx, dockerengine.Options{Host: o.Engine.DockerHost, Logger: o.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("open the Docker Engine, which FAENA_DOCKER_HOST or DOCKER_HOST names: %w", err)
+	}
+	if err := oldEngine(ctx, docker, o.Engine.DockerHost); err != nil {
+		return nil, errors.Join(err, docker.Close())
 	}
 	w := &Worker{engine: docker, log: o.Logger}
 	defer func() {
