@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"sync/atomic"
@@ -50,6 +51,9 @@ const probeSize = 1 << 20
 // defaultLockTimeout is how long Open waits for another process to let go of the file: one that is being stopped.
 const defaultLockTimeout = 3 * time.Second
 
+// mapped is how much of the file is mapped: addresses, which cost nothing.
+const mapped = 64 << 30
+
 // Options are all optional.
 type Options struct {
 	LockTimeout time.Duration // how long Open waits while another process has the file; default 3 s
@@ -75,6 +79,8 @@ func Open(path string, o Options) (*Store, error) {
 		FreelistType: bolt.FreelistMapType,
 		// The list of free pages is found again at Open instead of being written with every change.
 		NoFreelistSync: true,
+		// A file that outgrows what is mapped waits for every transaction that reads, and a backup reads for long.
+		InitialMmapSize: mapped,
 	})
 	if err != nil {
 		return nil, openFailed(path, err)
@@ -137,6 +143,35 @@ func checkFile(value []byte) error {
 	if version > faena.SchemaVersion {
 		return fmt.Errorf("a newer version of Faena has written it (schema %d, this one reads up to %d): install that version again: %w",
 			version, faena.SchemaVersion, faena.ErrSchema)
+	}
+	return nil
+}
+
+// Snapshot is all documents as they stood at one moment.
+type Snapshot struct{ tx *bolt.Tx }
+
+// Snapshot takes one, whatever is changed afterwards. Close must be called: until then the file gives no room back.
+func (s *Store) Snapshot() (*Snapshot, error) {
+	tx, err := s.db.Begin(false)
+	if err != nil {
+		return nil, fmt.Errorf("begin a copy of the document store: %w", err)
+	}
+	return &Snapshot{tx}, nil
+}
+
+// WriteTo writes a file that Open opens.
+func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
+	n, err := s.tx.WriteTo(w)
+	if err != nil {
+		err = fmt.Errorf("copy the document store: %w", err)
+	}
+	return n, err
+}
+
+// Close ends the snapshot.
+func (s *Snapshot) Close() error {
+	if err := s.tx.Rollback(); err != nil {
+		return fmt.Errorf("end a copy of the document store: %w", err)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type ServerOptions struct {
 	Dir        string       // holds everything that is stored; required
 	MaxStore   int64        // bytes on disk; default 8 GiB
 	SyncAlways bool         // each write is on disk before it is acknowledged
+	Shared     bool         // the directory is that of a server which has what Authorization says: all is in the account of the APIs
 	Logger     *slog.Logger // default: nowhere
 }
 
@@ -36,6 +37,7 @@ type ServerOptions struct {
 type Server struct {
 	s        *natsd.Server
 	maxStore int64
+	account  *natsd.Account // nil: the one that all are in where there are no others
 }
 
 // StartServer starts a server on its directory and returns when it takes connections. What was acknowledged by a
@@ -45,11 +47,16 @@ func StartServer(o ServerOptions) (*Server, error) {
 		return nil, errors.New("start the NATS server: it has no directory")
 	}
 	maxStore := cmp.Or(o.MaxStore, defaultMaxStore)
-	s, err := natsd.NewServer(&natsd.Options{
+	options := &natsd.Options{
 		ServerName: "faena", DontListen: true, NoSigs: true, NoLog: o.Logger == nil,
 		JetStream: true, StoreDir: filepath.Clean(o.Dir), JetStreamMaxStore: maxStore, JetStreamMaxMemory: maxMemory,
 		SyncAlways: o.SyncAlways, PingInterval: pingEvery, MaxPingsOut: pingsOut, MaxPayload: maxPayload,
-	})
+	}
+	if o.Shared {
+		owner := natsd.NewAccount(account)
+		options.Accounts, options.Users, options.NoAuthUser = []*natsd.Account{owner}, []*natsd.User{{Username: apiRole, Account: owner}}, apiRole
+	}
+	s, err := natsd.NewServer(options)
 	if err != nil {
 		return nil, fmt.Errorf("start the NATS server on %s: %w", o.Dir, err)
 	}
@@ -65,7 +72,17 @@ func StartServer(o ServerOptions) (*Server, error) {
 		s.Shutdown()
 		return nil, fmt.Errorf("start the NATS server on %s: JetStream could not be enabled", o.Dir)
 	}
-	return &Server{s: s, maxStore: maxStore}, nil
+	out := &Server{s: s, maxStore: maxStore}
+	if o.Shared {
+		if out.account, err = s.LookupAccount(account); err == nil {
+			err = out.account.EnableJetStream(nil, nil)
+		}
+		if err != nil {
+			out.Shutdown()
+			return nil, fmt.Errorf("start the NATS server on %s: the APIs' account: %w", o.Dir, err)
+		}
+	}
+	return out, nil
 }
 
 // Shutdown stops the server and waits until its store is closed.

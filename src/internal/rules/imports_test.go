@@ -66,6 +66,7 @@ var mayUse = map[string][]string{
 	"github.com/google/uuid":                 {"internal/control", "internal/natsbus", "internal/httpapi", "internal/seal"},
 	"github.com/gorilla/mux":                 {"internal/httpapi"},
 	"github.com/kelseyhightower/envconfig":   {"internal/config"},
+	"github.com/klauspost/compress":          {"internal/natsbus"},
 	"github.com/mdlayher/netlink":            {"internal/packets"},
 	"github.com/nats-io/nats-server/v2":      {"internal/natsbus", "internal/natstest", "internal/tools/bench/*"},
 	"github.com/nats-io/nats.go":             {"internal/natsbus", "internal/natstest", "internal/endtoend/*", "internal/tools/chaos/*"},
