@@ -53,6 +53,7 @@ lint-vet:
 	cd src && go vet ./...
 	cd src && go vet -tags failpoints ./...
 	cd src && go vet -tags manual ./cmd/faena
+	cd src && go vet -tags packages ./internal/endtoend/packages
 	cd src && GOARCH=arm64 CGO_ENABLED=0 go vet ./cmd/faena-init
 
 lint-staticcheck:
@@ -91,6 +92,13 @@ chaos: setup ## break one part after the other under load: nothing is lost (DURA
 .PHONY: kills
 kills: setup ## kill every program between any two of its steps, and see what becomes of it
 	cd src && go test -count=1 -timeout 12m ./internal/endtoend/kills -every
+
+# Hosts are containers with systemd as process 1. Their image and the packages are made at the same time, and are kept until something changes.
+.PHONY: test-packages
+test-packages: setup ## install, break, upgrade and purge the packages on hosts with systemd
+	@testing/setup.sh packages
+	@testing/hosts.sh >/dev/null & hosts=$$!; testing/packages.sh $(BIN)/packages; wait $$hosts
+	cd src && go run ./internal/tools/gotest -timeout 10m -- -tags packages ./internal/endtoend/packages
 
 .PHONY: bench-backlog
 bench-backlog: build setup ## the same of 20 users: nearly all wait in the backlog

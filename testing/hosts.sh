@@ -19,7 +19,6 @@ if ! docker image inspect "$name" >/dev/null 2>&1; then
 		exit 1
 	fi
 	rm -rf "$dir.log" "$dir"/var/cache/apt/archives/*.deb "$dir"/var/lib/apt/lists/*
-	change=$(printf 'CMD ["/bin/sh","-c",%s]' "$(printf '%s' "$init" | python3 -c 'import json,sys; print(json.dumps(sys.stdin.read()))')")
-	tar -C "$dir" -c . | docker import --change "$change" - "$name" >/dev/null
+	tar -C "$dir" -c . | docker import --change "CMD $init" - "$name" >/dev/null
 fi
 echo "$name"

@@ -2,9 +2,9 @@
 # Makes this machine fit for the tests and the demo: installs what is missing (Debian, as root) and starts a Docker
 # Engine where none answers. It may be run at any time, by several at once; where nothing is missing it takes a moment.
 #
-#   testing/setup.sh        what the tests need
-#   testing/setup.sh demo   and what the demo makes its images with
-#   testing/setup.sh packages   and what checks Debian packages and makes repositories of them
+#   testing/setup.sh            what the tests need
+#   testing/setup.sh demo       and what the demo makes its images with
+#   testing/setup.sh packages   and what packages, repositories of them and the hosts of their tests are made and checked with
 set -euo pipefail
 
 # A command that must be there, and the Debian package that has it.
@@ -23,6 +23,7 @@ demo) needed[debootstrap]=debootstrap ;;
 packages)
 	needed[lintian]=lintian
 	needed[apt-ftparchive]=apt-utils
+	needed[debootstrap]=debootstrap # the image of test hosts
 	;;
 *)
 	echo "usage: testing/setup.sh [demo | packages]" >&2

@@ -49,7 +49,7 @@ var mayImport = map[string][]string{
 }
 
 // onlyTests are the packages that no program is made of.
-var onlyTests = []string{"internal/faenatest", "internal/natstest", "internal/ferrettest", "internal/endtoend", "internal/endtoend/installation",
+var onlyTests = []string{"internal/faenatest", "internal/natstest", "internal/ferrettest", "internal/endtoend", "internal/endtoend/installation", "internal/endtoend/hosts",
 	"internal/rules"}
 
 // mayUse says which packages may import a module of somebody else, so that what depends on it stays in one place;

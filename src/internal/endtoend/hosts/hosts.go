@@ -40,6 +40,12 @@ func NewNetwork(t testing.TB) *Network {
 	return n
 }
 
+// Gateway is this machine's address in the network: what a test serves there, its hosts reach.
+func (n *Network) Gateway(t testing.TB) string {
+	t.Helper()
+	return strings.TrimSpace(docker(t, "network", "inspect", "--format", "{{range .IPAM.Config}}{{.Gateway}}{{end}}", n.name))
+}
+
 // Host is a running host. It is safe for concurrent use.
 type Host struct {
 	Name string // what it calls itself

@@ -167,6 +167,13 @@ func (h *History) Unsettled(before time.Time) (ids []string) {
 
 func (h *History) ended(id string) bool { return slices.ContainsFunc(h.sights[id], Sight.Ended) }
 
+// Calls are all calls that are over.
+func (h *History) Calls() []Call {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.calls)
+}
+
 // GoodSince is how many calls were answered as they should be after a moment.
 func (h *History) GoodSince(at time.Time) (n int) {
 	h.mu.Lock()
