@@ -13,6 +13,7 @@ architectures=$(sed -n 's/^Architecture: //p' Packages | sort -u | grep -v '^all
 apt-ftparchive -o APT::FTPArchive::Release::Origin=Faena -o APT::FTPArchive::Release::Label=Faena -o APT::FTPArchive::Release::Suite=stable \
 	-o APT::FTPArchive::Release::Architectures="$architectures" -o APT::FTPArchive::Release::Description='Packages of Faena' release . >../Release.new
 mv ../Release.new Release # it must not list itself
+if [[ -n ${SOURCE_DATE_EPOCH-} ]]; then sed -i "s/^Date: .*/Date: $(date -Rud "@$SOURCE_DATE_EPOCH")/" Release; fi
 if [[ -n ${APT_KEY-} ]]; then
 	gpg --batch --yes --local-user "$APT_KEY" --armor --detach-sign --output Release.gpg Release
 	gpg --batch --yes --local-user "$APT_KEY" --clearsign --output InRelease Release
