@@ -34,6 +34,7 @@ type Options struct {
 	Sealer    Sealer
 	Passwords Passwords
 	Observer  Observer
+	Pulse     Pulse // optional
 	Logger    *slog.Logger
 
 	Arch string // of the worker hosts: "amd64", "arm64"
@@ -117,10 +118,14 @@ func New(o Options) *Control {
 			return id.String(), err
 		}
 	}
+	if o.Pulse == nil {
+		o.Pulse = noPulse{}
+	}
 	c := &Control{o: o, log: o.Logger, slots: newSlots(o.Bus), waits: newWaiters(), tally: newTally(),
 		backlogs: newBacklogs(o.Bus), releases: releases{byGroup: make(map[string]*releaser)}, times: usualTimes()}
 	c.groups = newGroups(c.standard())
 	c.gauge = newGauge(o.Bus, c.groups.names, c.connected)
+	c.gauge.pulse = o.Pulse
 	c.functions = newCache(c.loadFunction)
 	c.users = newCache(func(ctx context.Context, _, name string) (faena.User, error) {
 		return o.Documents.User(ctx, name)
@@ -131,7 +136,11 @@ func New(o Options) *Control {
 // Run subscribes to what this instance must hear and runs its loops until ctx ends. It returns the first error
 // that stops one of them, or nil when ctx ended. ready is closed when activations may be taken.
 func (c *Control) Run(ctx context.Context, ready chan<- struct{}) error {
-	stopCompleted, err := c.o.Bus.Completed(c.o.Instance, c.completed)
+	stopCompleted, err := c.o.Bus.Completed(c.o.Instance, func(r *faena.Record) {
+		c.o.Pulse.Beat("completions")
+		defer c.o.Pulse.Rest("completions")
+		c.completed(r)
+	})
 	if err != nil {
 		return err
 	}

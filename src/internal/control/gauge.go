@@ -24,6 +24,7 @@ type gauge struct {
 	bus    Bus
 	groups func() []string
 	saw    func(context.Context, []faena.Worker) // is told of the workers at each look
+	pulse  Pulse
 
 	mu      sync.Mutex
 	full    map[string]string   // group → which store is over softLimit
@@ -36,7 +37,7 @@ type gauge struct {
 }
 
 func newGauge(bus Bus, groups func() []string, saw func(context.Context, []faena.Worker)) *gauge {
-	return &gauge{bus: bus, groups: groups, saw: saw, full: make(map[string]string), waiting: make(map[string]float64),
+	return &gauge{bus: bus, groups: groups, saw: saw, pulse: noPulse{}, full: make(map[string]string), waiting: make(map[string]float64),
 		seen: make(map[string]sighting), watches: make(map[*absence]struct{}), started: time.Now()}
 }
 
@@ -50,6 +51,7 @@ type sighting struct {
 // run looks once a second until ctx ends. A look that fails leaves the last known values.
 func (g *gauge) run(ctx context.Context) error {
 	for {
+		g.pulse.Beat("gauge")
 		if err := sleep(ctx, gaugeEvery); err != nil {
 			return nil
 		}

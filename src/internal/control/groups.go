@@ -111,6 +111,7 @@ func (c *Control) followGroups(ctx context.Context, run func(ctx context.Context
 	running := make(map[string]context.CancelFunc)
 	failing := ""
 	for {
+		c.o.Pulse.Beat("groups")
 		if text := c.readGroups(ctx); text != failing && ctx.Err() == nil {
 			if failing = text; failing != "" {
 				c.log.Warn("the groups could not be read or declared; those that are known go on", "error", failing)
@@ -169,6 +170,7 @@ func (c *Control) readGroups(ctx context.Context) (problem string) {
 	var usable []faena.Group
 	for _, g := range list {
 		if _, known := c.groups.get(g.Name); !known {
+			c.o.Pulse.Beat("groups") // each takes its own time
 			if err := c.learn(ctx, g.Name); err != nil {
 				problem = err.Error()
 				continue

@@ -20,6 +20,7 @@ const leaseSlack = time.Second
 // is a compare-and-set, counters are set to what they are computed to be, and what is pruned twice is gone.
 func (c *Control) lead(ctx context.Context) error {
 	for {
+		c.o.Pulse.Beat("leader")
 		began := time.Now()
 		rev, held, err := c.o.Bus.HoldLease(ctx, leaderLease, c.o.Instance, 0)
 		if err == nil && held {
@@ -45,6 +46,7 @@ func (c *Control) term(ctx context.Context, rev uint64, expires time.Time) {
 	rev = c.renew(ctx, rev, expires)
 	c.leading.Store(false)
 	stop()
+	c.o.Pulse.Beat("leader")
 	wg.Wait()
 	c.o.Observer.Leading(false)
 	c.log.Info("this instance does not lead any more")
@@ -63,6 +65,7 @@ func (c *Control) term(ctx context.Context, rev uint64, expires time.Time) {
 // that was paused wakes up here with a lease that somebody else may have: it does not go by the clock alone.
 func (c *Control) renew(ctx context.Context, rev uint64, expires time.Time) uint64 {
 	for {
+		c.o.Pulse.Beat("leader")
 		until := expires.Add(-leaseSlack)
 		if sleep(ctx, min(faena.LeaseEvery, time.Until(until))) != nil {
 			return rev

@@ -88,6 +88,17 @@ type Objects interface {
 	DeleteObject(ctx context.Context, group, name string) error
 }
 
+// Pulse is told that loops go on, so that one that stands still is noticed. A loop that rests has nothing to do, however long.
+type Pulse interface {
+	Beat(loop string)
+	Rest(loop string)
+}
+
+type noPulse struct{}
+
+func (noPulse) Beat(string) {}
+func (noPulse) Rest(string) {}
+
 // Signals are the hints between daemons. Each may be lost; nothing depends on one alone.
 type Signals interface {
 	Complete(ctx context.Context, r *faena.Record) error

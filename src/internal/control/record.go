@@ -28,7 +28,10 @@ const (
 // record moves terminal records of a group into the document store until ctx ends. At least once: a record that is
 // inserted again is left as it is. While the store is away the bucket keeps them.
 func (c *Control) record(ctx context.Context, group string) error {
+	loop := "recorder of " + group
 	return c.o.Bus.Terminal(ctx, group, recordBatch, recordWait, func(ctx context.Context, batch []faena.Record) error {
+		c.o.Pulse.Beat(loop)
+		defer c.o.Pulse.Rest(loop)
 		failpoint.Hit("recorder/before-insert")
 		if err := c.o.Documents.Insert(ctx, batch); err != nil {
 			return err

@@ -135,6 +135,13 @@ func (d *Deliveries) Next(ctx context.Context) (Delivery, error) {
 	}
 }
 
+// Waiting is how many wait in Next. That it returns at all says that none of them is stuck.
+func (d *Deliveries) Waiting() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.waiting)
+}
+
 // fill sends pulls until there is one for each place that waits. The caller holds mu.
 func (d *Deliveries) fill() {
 	for len(d.pulls) < len(d.waiting) && !d.closed {

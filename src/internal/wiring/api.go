@@ -37,6 +37,7 @@ type APIOptions struct {
 	Warning    func() string // what an operator should know of the document store; optional
 	Identity   seal.Identity // of the APIs
 	Metrics    *telemetry.Metrics
+	Pulse      control.Pulse // optional
 	Logger     *slog.Logger
 
 	door *door // optional: one that may have served already
@@ -75,7 +76,7 @@ func NewAPI(o APIOptions) (*API, error) {
 	}
 	a.Control = control.New(control.Options{
 		Instance: o.Serve.Instance, Version: buildinfo.Read().Version, Bus: o.Bus, Health: o.Bus, NewID: o.NewID, Documents: o.Documents, Sealer: sealer,
-		Resolver: registry.NewResolver(o.Registries), Passwords: who, Observer: o.Metrics, Logger: o.Logger, Arch: o.Serve.Arch, Default: o.Default, SingleHost: o.SingleHost,
+		Resolver: registry.NewResolver(o.Registries), Passwords: who, Observer: o.Metrics, Pulse: o.Pulse, Logger: o.Logger, Arch: o.Serve.Arch, Default: o.Default, SingleHost: o.SingleHost,
 		Retention: o.Retention.Age, RetentionBytes: int64(o.Retention.Bytes), DocumentsKind: o.Kind, DocumentsWarning: o.Warning,
 		MaxParameterBytes: int64(o.Limits.MaxParameter), AsyncStartWithin: o.Limits.AsyncStartWithin, BacklogLimit: o.Limits.BacklogLimit, DrainAfter: o.Limits.DrainAfter,
 	})

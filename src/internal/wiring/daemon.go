@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,7 +25,8 @@ import (
 // is starting. It returns when ctx has ended and all calls are answered.
 func RunAPI(ctx context.Context, c config.API, log *slog.Logger) (err error) {
 	defer sayStopping(ctx, log)()
-	d := &apiDaemon{c: c, log: log, metrics: NewMetrics(), start: newStarter(log)}
+	d := &apiDaemon{c: c, log: log, metrics: NewMetrics(), start: newStarter(log), live: telemetry.NewLiveness(roundWithin)}
+	defer watched(ctx, d.live, log)()
 	defer func() { err = errors.Join(err, d.opened.close()) }()
 	if err := d.open(ctx); err != nil {
 		return err
@@ -41,6 +43,7 @@ type apiDaemon struct {
 	log       *slog.Logger
 	metrics   *telemetry.Metrics
 	start     *starter
+	live      *telemetry.Liveness
 	opened    closers
 	identity  seal.Identity
 	ids       *seal.IDs
@@ -74,7 +77,7 @@ func (d *apiDaemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	d.opened.add(func() error { _ = d.sockets.Close(); return nil }) // of a start that has failed for another reason
-	stop, err := serveOperations(ctx, d.sockets, d.c.Serve.OperationsListen, d.metrics, d.start.Ready, d.log)
+	stop, err := serveOperations(ctx, d.sockets, d.c.Serve.OperationsListen, d.metrics, d.start.Ready, d.live, d.log)
 	if err != nil {
 		return err
 	}
@@ -136,7 +139,7 @@ const objectsOutlive = 24 * time.Hour
 func (d *apiDaemon) serve(ctx context.Context) error {
 	defer keepDeclared(ctx, d.bus, d.log)()
 	api, err := NewAPI(APIOptions{Serve: d.c.Serve, Limits: d.c.Limits, Registries: RulesOf(d.c.Registries), Retention: d.c.Retention, NewID: d.ids.New, Bus: d.bus,
-		Documents: d.documents, Kind: d.documents.kind, Warning: d.documents.warning, Identity: d.identity, Metrics: d.metrics, Logger: d.log, door: d.door})
+		Documents: d.documents, Kind: d.documents.kind, Warning: d.documents.warning, Identity: d.identity, Metrics: d.metrics, Pulse: d.live, Logger: d.log, door: d.door})
 	if err != nil {
 		return err
 	}
@@ -167,7 +170,8 @@ func (d *apiDaemon) serve(ctx context.Context) error {
 // operations listener is there. It returns when ctx has ended and what it ran has ended too, or was killed at the drain limit.
 func RunWorker(ctx context.Context, c config.Worker, log *slog.Logger) (err error) {
 	defer sayStopping(ctx, log)()
-	d := &workerDaemon{c: c, log: log, metrics: NewMetrics(), start: newStarter(log)}
+	d := &workerDaemon{c: c, log: log, metrics: NewMetrics(), start: newStarter(log), live: telemetry.NewLiveness(roundWithin)}
+	defer watched(ctx, d.live, log)()
 	defer func() { err = errors.Join(err, d.opened.close()) }()
 	if err := d.open(ctx); err != nil {
 		return err
@@ -198,6 +202,7 @@ type workerDaemon struct {
 	log      *slog.Logger
 	metrics  *telemetry.Metrics
 	start    *starter
+	live     *telemetry.Liveness
 	opened   closers
 	identity seal.Identity
 	bus      *natsbus.Bus
@@ -222,7 +227,7 @@ func (d *workerDaemon) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	stop, err := serveOperations(ctx, sockets, d.c.OperationsListen, d.metrics, d.start.Ready, d.log)
+	stop, err := serveOperations(ctx, sockets, d.c.OperationsListen, d.metrics, d.start.Ready, d.live, d.log)
 	if err != nil {
 		return errors.Join(err, sockets.Close())
 	}
@@ -246,13 +251,14 @@ func (d *workerDaemon) connect(ctx context.Context) error {
 	}
 	err = d.start.step(ctx, "worker", func(ctx context.Context) (err error) {
 		d.worker, err = NewWorker(ctx, WorkerOptions{DataDir: d.c.DataDir, Pool: d.c.Pool, Engine: d.c.Engine, Registries: RulesOf(d.c.Registries), Bus: d.bus,
-			Identity: d.identity, Metrics: d.metrics, Logger: d.log})
+			Identity: d.identity, Metrics: d.metrics, Pulse: d.live, Logger: d.log})
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	d.opened.add(func() error { d.worker.Close(); return nil })
+	d.live.Probe(func(context.Context) error { d.worker.deliveries.Waiting(); return nil }) // it does not return where they are stuck
 	return nil
 }
 
@@ -333,11 +339,19 @@ func listen(ctx context.Context, sockets *systemd.Sockets, name string, address 
 }
 
 // serveOperations serves metrics and health on their own listener until stop is called.
-func serveOperations(ctx context.Context, sockets *systemd.Sockets, address config.Address, m *telemetry.Metrics, ready telemetry.Ready, log *slog.Logger) (stop func() error, err error) {
+func serveOperations(ctx context.Context, sockets *systemd.Sockets, address config.Address, m *telemetry.Metrics, ready telemetry.Ready, live *telemetry.Liveness,
+	log *slog.Logger) (stop func() error, err error) {
 	listener, err := listen(ctx, sockets, socketOperations, address)
 	if err != nil {
 		return nil, err
 	}
+	var ending atomic.Bool
+	live.Probe(func(ctx context.Context) error {
+		if err := askHealth(ctx, listener.Addr()); !ending.Load() {
+			return err
+		}
+		return nil // the daemon ends
+	})
 	server := m.Operations(ready, log)
 	done := make(chan struct{})
 	go func() {
@@ -347,6 +361,7 @@ func serveOperations(ctx context.Context, sockets *systemd.Sockets, address conf
 		}
 	}()
 	return func() error {
+		ending.Store(true)
 		_ = server.Close() // a scrape that is cut off is made again elsewhere
 		<-done
 		return nil

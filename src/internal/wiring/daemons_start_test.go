@@ -328,6 +328,7 @@ func TestRunAPI_TellsSystemd(t *testing.T) {
 	}
 	defer func() { _ = manager.Close() }()
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
+	t.Setenv("WATCHDOG_USEC", "1000000")
 	hears := func(want string) {
 		t.Helper()
 		got := make([]byte, 4096)
@@ -352,6 +353,7 @@ func TestRunAPI_TellsSystemd(t *testing.T) {
 	hears("STATUS=waiting for queue: " + nats.URLs()[0] + " takes no connection: start the server, or correct FAENA_NATS_URLS")
 	nats.Start(t, 0)
 	hears("READY=1\nSTATUS=takes activations")
+	hears("WATCHDOG=1")
 	go w.stop()
 	hears("STOPPING=1\nSTATUS=stopping, and waiting for what runs")
 	w.stop()

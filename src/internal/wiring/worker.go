@@ -27,6 +27,7 @@ type WorkerOptions struct {
 	Bus        *natsbus.Bus
 	Identity   seal.Identity
 	Metrics    *telemetry.Metrics
+	Pulse      worker.Pulse // optional
 	Logger     *slog.Logger
 }
 
@@ -80,7 +81,7 @@ func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
 		Disk: worker.DiskOptions{Path: cmp.Or(o.Pool.DiskPath, about.RootDir), MinFreeBytes: int64(o.Pool.DiskMinFree),
 			High: o.Pool.DiskHigh, Low: o.Pool.DiskLow},
 		Bus: o.Bus, Deliveries: deliveries{w.deliveries}, Engine: engine{docker, w.guard}, Registries: registry.NewResolver(o.Registries),
-		Opener: seal.NewOpener(o.Identity), Observer: o.Metrics, ServerNow: o.Bus.ServerNow, Logger: o.Logger,
+		Opener: seal.NewOpener(o.Identity), Observer: o.Metrics, Pulse: o.Pulse, ServerNow: o.Bus.ServerNow, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, err

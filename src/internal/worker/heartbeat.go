@@ -15,6 +15,7 @@ func (w *Worker) heartbeats(ctx context.Context) {
 	defer t.Stop()
 	draining := w.draining
 	for {
+		w.o.Pulse.Beat("heartbeat")
 		w.beat(ctx)
 		select {
 		case <-ctx.Done():

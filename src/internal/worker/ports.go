@@ -183,6 +183,13 @@ type Opener interface {
 	Open(ciphertext []byte) ([]byte, error)
 }
 
+// Pulse is told that loops go on, so that one that stands still is noticed.
+type Pulse interface{ Beat(loop string) }
+
+type noPulse struct{}
+
+func (noPulse) Beat(string) {}
+
 // Observer is told what happens, for metrics. Its methods return at once.
 type Observer interface {
 	// Settled: this worker made the record terminal.

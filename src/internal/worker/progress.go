@@ -33,6 +33,7 @@ func (p *progress) loop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-t.C:
+			p.w.o.Pulse.Beat("progress")
 			at := sinceBoot()
 			stood := p.vigil.look(at, p.w.every.stall)
 			p.w.gate.doubt(p.vigil.doubtful(at, p.w.every.stall))

@@ -44,6 +44,7 @@ type Options struct {
 	Registries Registries       // default: every registry
 	Opener     Opener           // default: sealed credentials cannot be opened
 	Observer   Observer         // default: nobody
+	Pulse      Pulse            // default: nobody
 	ServerNow  func() time.Time // the messaging server's clock; default this host's
 	Logger     *slog.Logger     // default slog.Default
 }
@@ -68,6 +69,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Observer == nil {
 		o.Observer = noObserver{}
+	}
+	if o.Pulse == nil {
+		o.Pulse = noPulse{}
 	}
 	if o.CheckNetwork == nil {
 		o.CheckNetwork = func(context.Context) error { return nil }
