@@ -93,7 +93,7 @@ func (a *app) root() *cobra.Command {
 	a.output = "table" // of a command that has no other form
 	root.AddCommand(a.upCommand(), a.loginCommand(), a.deployCommand(), a.invokeCommand(), a.activationsCommand(), a.getCommand(),
 		a.resultCommand(), a.logsCommand(), a.cancelCommand(), a.functionsCommand(), a.rollbackCommand(), a.deleteCommand(),
-		a.deadLettersCommand(), a.usersCommand(), a.groupsCommand(), a.workersCommand(), a.doctorCommand())
+		a.deadLettersCommand(), a.usersCommand(), a.groupsCommand(), a.workersCommand(), a.doctorCommand(), a.backupCommand(), a.restoreCommand())
 	for _, command := range more {
 		root.AddCommand(command(a))
 	}

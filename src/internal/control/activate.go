@@ -32,7 +32,7 @@ func (c *Control) Activate(ctx context.Context, req faena.ActivationRequest) (fa
 		w = c.waits.add(a.record)
 		defer c.waits.remove(a.record.ID)
 	}
-	if err := a.admit(ctx); err != nil {
+	if err := c.admit(ctx, a); err != nil {
 		c.refused(err)
 		return faena.Record{}, err
 	}
@@ -47,6 +47,15 @@ func (c *Control) Activate(ctx context.Context, req faena.ActivationRequest) (fa
 	}
 	failpoint.Hit("api/before-answer")
 	return *r, nil
+}
+
+// admit admits, unless a backup keeps everything out for too long.
+func (c *Control) admit(ctx context.Context, a *admission) error {
+	if err := c.cut.enter(ctx, cutWait); err != nil {
+		return err
+	}
+	defer c.cut.leave()
+	return a.admit(ctx)
 }
 
 func (c *Control) refused(err error) {

@@ -70,6 +70,7 @@ type Control struct {
 	leading atomic.Bool
 	horizon horizon
 
+	cut      cut
 	admins   sync.Mutex // held by a change that could leave none
 	grouping sync.Mutex // held by a change of the groups that looks at all of them first
 

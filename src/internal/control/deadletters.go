@@ -243,7 +243,7 @@ func (c *Control) dropLetter(ctx context.Context, l *letter) error {
 	if l.Parameter.Object != "dead."+l.ID { // whatever a worker has named
 		return nil
 	}
-	return queueError(c.o.Bus.DeleteObject(ctx, l.Group, l.Parameter.Object))
+	return queueError(c.deleteObject(ctx, l.Group, l.Parameter.Object))
 }
 
 // RedriveAll redrives up to q.Limit of the dead letters that q selects, oldest first. One that a user's limit does not let through

@@ -87,7 +87,7 @@ func (c *Control) dropResults(ctx context.Context, removed []faena.Record) {
 			if object == "" {
 				continue
 			}
-			if err := c.o.Bus.DeleteObject(ctx, r.Group, object); err != nil {
+			if err := c.deleteObject(ctx, r.Group, object); err != nil {
 				c.logOf(r).Warn("a result or log stays until it is too old", "object", object, "error", err)
 			}
 		}

@@ -92,7 +92,7 @@ func (c *Control) dropParameters(ctx context.Context, group string, batch []faen
 		if object == "" {
 			continue
 		}
-		if err := c.o.Bus.DeleteObject(ctx, group, object); err != nil {
+		if err := c.deleteObject(ctx, group, object); err != nil {
 			c.logOf(&batch[i]).Warn("a parameter stays until it expires", "object", object, "error", err)
 		}
 	}

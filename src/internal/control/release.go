@@ -233,6 +233,10 @@ func (r *releaser) round(ctx context.Context) (time.Duration, error) {
 		r.pause = min(max(2*r.pause, pendingPause), pendingPauseMost)
 		return r.pause, nil
 	}
+	if err := r.c.cut.enter(ctx, cutWait); err != nil {
+		return silentPause, nil // a backup is being made
+	}
+	defer r.c.cut.leave()
 	batch, err := r.gather(ctx, room)
 	if failed := r.releaseAll(ctx, batch); failed != nil {
 		err = failed

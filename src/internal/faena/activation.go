@@ -48,6 +48,7 @@ const (
 	ReasonExpired         Reason = "expired"
 	ReasonNoWorker        Reason = "no_worker"
 	ReasonResultStoreFull Reason = "result_store_full"
+	ReasonRestored        Reason = "restored"
 )
 
 // Explanation is what is known of a Reason without looking at the activation.
@@ -75,6 +76,7 @@ var explanations = map[Reason]Explanation{
 	ReasonExpired:         {StateFailed, ComponentQueue, true},
 	ReasonNoWorker:        {StateFailed, ComponentQueue, true},
 	ReasonResultStoreFull: {StateFailed, ComponentStore, true},
+	ReasonRestored:        {StateLost, ComponentQueue, true},
 }
 
 // Explain returns what is known of r; ok is false for a word that is not on the list.

@@ -96,7 +96,7 @@ func TestState_Terminal(t *testing.T) {
 // The list of reasons is closed: it is part of the contract with users.
 func TestReasons(t *testing.T) {
 	want := []Reason{"cancelled", "exec_format", "exit_nonzero", "expired", "function_deleted", "image_denied", "image_not_found",
-		"image_platform", "killed_by_signal", "no_command", "no_worker", "oom_killed", "result_store_full", "result_too_large",
+		"image_platform", "killed_by_signal", "no_command", "no_worker", "oom_killed", "restored", "result_store_full", "result_too_large",
 		"start_failed", "timeout", "worker_lost"}
 	if got := Reasons(); !slices.Equal(got, want) {
 		t.Errorf("the reasons are %v", got)

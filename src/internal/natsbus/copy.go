@@ -309,3 +309,27 @@ func GroupOfRecords(stream string) string {
 	}
 	return group
 }
+
+// Holds counts what is stored, by stream, besides anchors, leases, heartbeats and counters: for who must not overwrite anything.
+func (b *Bus) Holds(ctx context.Context) (map[string]int, error) {
+	held := make(map[string]int)
+	names := b.js.StreamNames(ctx)
+	for stream := range names.Name() {
+		if stream == bucketStream(usersBucket) || stream == bucketStream(leasesBucket) || strings.HasPrefix(stream, workersStream("")) {
+			continue
+		}
+		subjects, err := b.subjects(ctx, stream, ">")
+		if err != nil {
+			return nil, err
+		}
+		for subject := range subjects {
+			if lastToken(subject) != anchor {
+				held[stream]++
+			}
+		}
+	}
+	if err := names.Err(); err != nil {
+		return nil, fmt.Errorf("list the streams: %w", err)
+	}
+	return held, nil
+}

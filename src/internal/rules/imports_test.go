@@ -22,6 +22,7 @@ var mayImport = map[string][]string{
 	"internal/buildinfo":    {},
 	"internal/clock":        {},
 	"internal/failpoint":    {"internal/clock"},
+	"internal/backup":       {},
 	"internal/packets":      {"internal/faena"},
 	"internal/rules":        {},
 	"internal/telemetry":    {"internal/faena"},
@@ -55,7 +56,7 @@ var onlyTests = []string{"internal/faenatest", "internal/natstest", "internal/fe
 // mayUse says which packages may import a module of somebody else, so that what depends on it stays in one place;
 // docs/dependencies.md says why it is there.
 var mayUse = map[string][]string{
-	"filippo.io/age":                         {"internal/seal"},
+	"filippo.io/age":                         {"internal/seal", "internal/backup"},
 	"github.com/FerretDB/FerretDB":           {"internal/ferrettest/*"},
 	"github.com/containerd/errdefs":          {"internal/dockerengine"},
 	"github.com/coreos/go-systemd/v22":       {"internal/systemd"},

@@ -51,8 +51,9 @@ type admin struct {
 	missing  telemetry.Ready
 	log      *slog.Logger
 
-	mu     sync.Mutex
-	admins admins // nil until the API is put together
+	mu      sync.Mutex
+	admins  admins   // nil until the API is put together
+	backups *backups // likewise
 }
 
 // newAdmin is the body of POST /admins, and adminMade the answer. Password is in the answer where it was generated.
@@ -78,6 +79,13 @@ func (a *admin) takes(use admins) {
 	a.admins = use
 }
 
+// backsUp lets backups be made from now on.
+func (a *admin) backsUp(b *backups) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.backups = b
+}
+
 // serve serves on the socket until stop is called, which removes it.
 func (a *admin) serve(ctx context.Context, path string) (stop func() error, err error) {
 	listener, err := listenUnix(ctx, path)
@@ -88,7 +96,10 @@ func (a *admin) serve(ctx context.Context, path string) (stop func() error, err 
 	mux.HandleFunc("POST "+adminsPath, a.create)
 	mux.HandleFunc("GET "+natsConfigPath, a.natsConfig)
 	mux.HandleFunc("PUT "+groupsPath+"{name}", a.putGroup)
-	server := &http.Server{Handler: knownPeers(http.TimeoutHandler(mux, adminFor, `{"error":"it took too long"}`)),
+	all := http.NewServeMux()
+	all.HandleFunc("POST "+backupPath, a.backup) // it has deadlines of its own
+	all.Handle("/", http.TimeoutHandler(mux, adminFor, `{"error":"it took too long"}`))
+	server := &http.Server{Handler: knownPeers(all),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: adminFor + 10*time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: maxAdminBody, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 		ConnContext: withPeer}

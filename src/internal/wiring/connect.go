@@ -133,6 +133,7 @@ type documents struct {
 	faena.Documents
 	kind    string
 	warning func() string
+	file    *boltstore.Store // nil where they are in MongoDB
 }
 
 // openDocuments opens MongoDB, which need not answer yet, or the file of a single API.
@@ -142,7 +143,7 @@ func openDocuments(ctx context.Context, c config.API, log *slog.Logger) (documen
 		if err != nil {
 			return documents{}, err
 		}
-		return documents{store, "bbolt", func() string { return "" }}, nil
+		return documents{store, "bbolt", func() string { return "" }, store}, nil
 	}
 	o := mongostore.Options{URI: c.MongoDB.URI, Database: c.MongoDB.Database, Username: c.MongoDB.Username,
 		Password: string(bytes.TrimRight(c.MongoDB.PasswordFile.Secret.Reveal(), "\r\n")), Logger: log}
@@ -157,5 +158,5 @@ func openDocuments(ctx context.Context, c config.API, log *slog.Logger) (documen
 	if err != nil {
 		return documents{}, settingError{err}
 	}
-	return documents{store, "mongodb", store.Warning}, nil
+	return documents{store, "mongodb", store.Warning, nil}, nil
 }
