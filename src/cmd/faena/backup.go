@@ -63,7 +63,7 @@ func (a *app) restoreCommand() *cobra.Command {
 		Use: "restore FILE", Short: "Make this host what a backup is of (root only)", Args: exactly(1),
 		Long: `Make this host, on which the packages were just installed, what a backup is of:
 
-  systemctl stop faena.target faena-api.socket
+  systemctl stop faena.target
   faena restore FILE --identity KEYFILE
   systemctl start faena.target
 

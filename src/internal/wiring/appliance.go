@@ -103,7 +103,7 @@ func (a *Appliance) open(ctx context.Context) (err error) {
 	}
 	root := &admin{groups: a.store.Groups, generate: a.api.Local != nil, missing: a.api.Control.Ready, log: a.log}
 	root.takes(a.api.Control)
-	root.backsUp(&backups{control: a.api.Control, bus: a.apiBus, documents: a.store, log: a.log})
+	root.backsUp(&backups{not: notOfUp})
 	if a.stopAdmin, err = root.serve(ctx, a.c.AdminSocket); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"strconv"
 	"time"
 
 	"faena.dev/faena/internal/backup"
@@ -35,9 +36,17 @@ const (
 type backups struct {
 	control   *control.Control
 	bus       *natsbus.Bus
-	documents *boltstore.Store // nil where they are elsewhere
+	documents *boltstore.Store
+	not       string // why this installation makes none; "" where it does
 	log       *slog.Logger
 }
+
+// Why an installation makes no backups.
+const (
+	notOfMongoDB = "the documents of this installation are in MongoDB: faena backup is for the appliance on one host; docs/operations.md says how " +
+		"an installation of several is backed up"
+	notOfUp = "faena up keeps everything in its directory: stop it, and copy that with owners and modes"
+)
 
 // write writes everything as of one cut: for that long nothing is admitted, and nothing released from the backlog. Streams come before
 // the documents, so that each activation is in one of them; objects after, since documents refer to them.
@@ -159,13 +168,16 @@ func (a *admin) backup(w http.ResponseWriter, r *http.Request) {
 		missing, _ := a.missing(r.Context())
 		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("faena-api is not ready: %v", missing))
 		return
-	case b.documents == nil:
-		refuse(w, http.StatusUnprocessableEntity, "the documents of this installation are in MongoDB: backups are for the appliance on one host; docs/operations.md says how an installation of several is backed up")
+	case b.not != "":
+		refuse(w, http.StatusUnprocessableEntity, b.not)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-tar")
 	out := &patient{w: w, control: http.NewResponseController(w)}
-	err := b.write(r.Context(), out)
+	err := out.control.SetReadDeadline(time.Time{}) // the server's own would end the request
+	if err == nil {
+		err = b.write(r.Context(), out)
+	}
 	if err == nil {
 		return
 	}
@@ -174,5 +186,5 @@ func (a *admin) backup(w http.ResponseWriter, r *http.Request) {
 		refuseFor(w, err)
 		return
 	}
-	w.Header().Set(http.TrailerPrefix+backupFailed, fmt.Sprintf("%q", err.Error()))
+	w.Header().Set(http.TrailerPrefix+backupFailed, strconv.QuoteToASCII(err.Error()))
 }

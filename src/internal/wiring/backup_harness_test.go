@@ -82,7 +82,8 @@ func startBackedUp(t *testing.T) *backedUp {
 	dir := shortDir(t)
 	b := &backedUp{root: filepath.Join(dir, "root"), socket: filepath.Join(dir, "api", "run", "admin.sock"), large: bytes.Repeat([]byte("large "), 100_000)}
 	own := keys(t, filepath.Join(dir, "keys"))
-	nats := natstest.Start(t, natstest.Options{Authorization: authorization(t, own.Nkey, "default="+keys(t, filepath.Join(dir, "worker")).Nkey)})
+	block := authorization(t, own.Nkey, "default="+keys(t, filepath.Join(dir, "worker")).Nkey)
+	nats := natstest.Start(t, natstest.Options{Authorization: block})
 	environ, url, ops := apiSettings(t, filepath.Join(dir, "api"), "FAENA_NATS_URLS="+nats.URLs()[0], "FAENA_NATS_NKEY_FILE="+filepath.Join(dir, "keys", "nats.nk"),
 		"FAENA_SEAL_KEY_FILE="+filepath.Join(dir, "keys", "seal.key"))
 	b.api = startAPIWith(t, environ, ops)
@@ -108,7 +109,7 @@ func startBackedUp(t *testing.T) *backedUp {
 		return text
 	}
 	for path, data := range map[string][]byte{"/etc/credstore/faena-api.seal_key": text(filepath.Join(dir, "keys", "seal.key")),
-		"/etc/credstore/faena-api.nats_nkey": text(filepath.Join(dir, "keys", "nats.nk")), "/etc/faena/api.env": []byte("#FAENA_X=1\n"), "/etc/faena/tls/ca.pem": []byte("a CA"),
+		"/etc/credstore/faena-api.nats_nkey": text(filepath.Join(dir, "keys", "nats.nk")), "/etc/faena/api.env": []byte("#FAENA_X=1\n"), "/etc/faena/tls/ca.pem": []byte("a CA"), "/etc/faena/nats-authorization.conf": block,
 		"/etc/credstore/another": []byte("of another program")} {
 		to := filepath.Join(b.root, path)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, data, 0o640)); err != nil {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,7 +15,10 @@ import (
 	"testing"
 	"time"
 
+	natsd "github.com/nats-io/nats-server/v2/server"
+
 	"faena.dev/faena/internal/backup"
+	"faena.dev/faena/internal/client"
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
 	"faena.dev/faena/internal/wiring"
@@ -88,6 +93,7 @@ func TestBackup(t *testing.T) {
 			t.Errorf("the large parameter has %d bytes, %v", len(data), err)
 		}
 	})
+	t.Run("daemons", func(t *testing.T) { daemonsOnRestored(t, b, file, key) })
 	t.Run("refused", func(t *testing.T) { refusals(t, b, file, key) })
 	t.Run("passphrase", func(t *testing.T) {
 		locks, key := passphrase(t, "correct horse")
@@ -116,6 +122,66 @@ func TestBackup(t *testing.T) {
 		}
 	})
 	t.Run("under load", func(t *testing.T) { underLoad(t, b) })
+}
+
+// daemonsOnRestored starts the daemons on a restored host: a user finds there what she had.
+func daemonsOnRestored(t *testing.T, b *backedUp, file string, key backup.Keys) {
+	h := emptyHost(t)
+	if _, err := wiring.Restore(t.Context(), wiring.RestoreOptions{Host: h, File: file, Keys: key}); err != nil {
+		t.Fatal(err)
+	}
+	var o natsd.Options
+	path := func(p string) string { return filepath.Join(h.Root, p) }
+	config, err := os.ReadFile(path("/etc/faena/nats-authorization.conf"))
+	if err == nil {
+		err = o.ProcessConfigString(fmt.Sprintf("listen: 127.0.0.1:-1\njetstream { store_dir: %q, max_file_store: 1GiB }\n%s", path("/var/lib/faena-nats"), config))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.NoSigs, o.NoLog = true, true
+	server, err := natsd.NewServer(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Start()
+	t.Cleanup(func() { server.Shutdown(); server.WaitForShutdown() })
+	if !server.ReadyForConnections(time.Minute) {
+		t.Fatal("the NATS server takes no connections")
+	}
+	environ, url, ops := apiSettings(t, shortDir(t), "FAENA_NATS_URLS="+server.ClientURL(), "FAENA_NATS_NKEY_FILE="+path("/etc/credstore/faena-api.nats_nkey"),
+		"FAENA_SEAL_KEY_FILE="+path("/etc/credstore/faena-api.seal_key"))
+	environ[0] = "FAENA_DATA_DIR=" + path("/var/lib/faena-api")
+	startAPIWith(t, environ, ops).becomesReady(t)
+	ann, err := client.New(client.Options{URL: "http://" + url, Username: "ann", Password: ofBackup})
+	if err != nil {
+		t.Fatal(err)
+	}
+	faenatest.EventuallyNil(t, time.Minute, "the large result is read", func() error {
+		res, err := client.Stream(ann.GetResult(t.Context(), b.endedLarge.ID))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = res.Body.Close() }()
+		data, err := io.ReadAll(res.Body)
+		if err == nil && !bytes.Equal(data, b.large) {
+			t.Fatalf("it has %d other bytes", len(data))
+		}
+		return err
+	})
+	for _, r := range []*faena.Record{b.running, b.queued, b.waits} {
+		a, err := client.Read[client.Activation](ann.GetActivation(t.Context(), r.ID))
+		if err != nil || a.State != client.StateLost || a.Reason != string(faena.ReasonRestored) {
+			t.Errorf("what was %s is %+v, %v", r.State, a, err)
+		}
+	}
+	faenatest.EventuallyNil(t, time.Minute, "what was lost is counted", func() error {
+		usage, err := client.Read[client.Usage](ann.GetUsage(t.Context(), "ann"))
+		if err == nil && (usage.Completed != 2 || usage.Failed != 3) {
+			err = fmt.Errorf("the usage is %+v", usage)
+		}
+		return err
+	})
 }
 
 // refusals are files and hosts of which nothing is made; nothing is changed then.

@@ -134,6 +134,8 @@ type documents struct {
 	kind    string
 	warning func() string
 	file    *boltstore.Store // nil where they are in MongoDB
+
+	noBackup string
 }
 
 // openDocuments opens MongoDB, which need not answer yet, or the file of a single API.
@@ -143,7 +145,7 @@ func openDocuments(ctx context.Context, c config.API, log *slog.Logger) (documen
 		if err != nil {
 			return documents{}, err
 		}
-		return documents{store, "bbolt", func() string { return "" }, store}, nil
+		return documents{Documents: store, kind: "bbolt", warning: func() string { return "" }, file: store}, nil
 	}
 	o := mongostore.Options{URI: c.MongoDB.URI, Database: c.MongoDB.Database, Username: c.MongoDB.Username,
 		Password: string(bytes.TrimRight(c.MongoDB.PasswordFile.Secret.Reveal(), "\r\n")), Logger: log}
@@ -158,5 +160,5 @@ func openDocuments(ctx context.Context, c config.API, log *slog.Logger) (documen
 	if err != nil {
 		return documents{}, settingError{err}
 	}
-	return documents{store, "mongodb", store.Warning, nil}, nil
+	return documents{Documents: store, kind: "mongodb", warning: store.Warning, noBackup: notOfMongoDB}, nil
 }

@@ -150,7 +150,7 @@ func (d *apiDaemon) serve(ctx context.Context) error {
 		}
 	}
 	d.admin.takes(api.Control)
-	d.admin.backsUp(&backups{control: api.Control, bus: d.bus, documents: d.documents.file, log: d.log})
+	d.admin.backsUp(&backups{control: api.Control, bus: d.bus, documents: d.documents.file, not: d.documents.noBackup, log: d.log})
 	taking := make(chan struct{})
 	running, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup

@@ -92,7 +92,7 @@ func (h Host) add(w *backup.Writer, path string) error {
 // put writes a whole file in the place of one that may be there.
 func (h Host) put(path string, data []byte, mode fs.FileMode) (err error) {
 	to := h.path(path)
-	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { // the packages have made those that are for root only
 		return err
 	}
 	if err := writeWhole(to, mode, func(w io.Writer) error { _, err := w.Write(data); return err }); err != nil {

@@ -110,7 +110,7 @@ func (r *restoring) check(ctx context.Context) error {
 			r.File, m.Head.Version, m.Head.Schema, faena.SchemaVersion)
 	}
 	if units := r.Host.running(ctx); len(units) > 0 {
-		return fmt.Errorf("%s still run: systemctl stop faena.target faena-api.socket, and repeat this", strings.Join(units, ", "))
+		return fmt.Errorf("%s still run: systemctl stop faena.target, and repeat this", strings.Join(units, ", "))
 	}
 	for _, dir := range []string{apiState, natsState} {
 		if info, err := os.Stat(r.Host.path(dir)); err != nil || !info.IsDir() {
