@@ -127,6 +127,40 @@ func TestControl_Redrive(t *testing.T) {
 			t.Errorf("first it is %s, then %s; %d ran, left are %v", first.ID, again.ID, w.ran.Load(), r.letters("ann"))
 		}
 	})
+	t.Run("KilledADayAgo", func(t *testing.T) {
+		id := r.deadLetter()
+		r.bus.on("DeleteDeadLetter", func() error { return errors.New("killed") })
+		first, err := r.Redrive(t.Context(), "ann", id, faena.ActivationRequest{})
+		r.bus.on("DeleteDeadLetter", nil)
+		noError(t, err)
+		r.becomes(first.ID, faena.StateSucceeded)
+		noError(t, r.bus.DropKeys(t.Context(), "ann")) // as their age does
+		again, err := other.Redrive(t.Context(), "ann", id, faena.ActivationRequest{})
+		noError(t, err)
+		if again.ID != first.ID || w.ran.Load() != 3 || len(r.letters("ann")) > 0 {
+			t.Errorf("first it is %s, then %s; %d ran, left are %v", first.ID, again.ID, w.ran.Load(), r.letters("ann"))
+		}
+	})
+	t.Run("KilledADayAgoBeforeItMadeOne", func(t *testing.T) {
+		never, err := r.o.NewID("ann", group)
+		noError(t, err)
+		id := r.deadLetter(func(d *faena.DeadLetter) { d.Redriven = never })
+		made, err := r.Redrive(t.Context(), "ann", id, faena.ActivationRequest{})
+		noError(t, err)
+		if rec := r.becomes(made.ID, faena.StateSucceeded); rec.RedrivenFrom != id || w.ran.Load() != 4 || len(r.letters("ann")) > 0 {
+			t.Errorf("it is %+v; %d ran, left are %v", rec, w.ran.Load(), r.letters("ann"))
+		}
+	})
+	t.Run("RemovedMeanwhile", func(t *testing.T) {
+		id := r.deadLetter()
+		l, err := r.letterOf(t.Context(), "ann", id)
+		noError(t, err)
+		noError(t, other.PurgeDeadLetter(t.Context(), "ann", id))
+		_, err = r.redrive(t.Context(), &l, faena.ActivationRequest{})
+		if e := isKind(t, err, faena.KindConflict); !e.Retryable || len(r.letters("ann")) > 0 || w.ran.Load() != 4 {
+			t.Errorf("the error is %+v; %d ran, left are %v", e, w.ran.Load(), r.letters("ann"))
+		}
+	})
 	r.empty()
 }
 
@@ -145,6 +179,10 @@ func TestControl_Redrive_Refused(t *testing.T) {
 	r.deploy("ann", "remade")
 	going := r.accepted("x")
 	r.deadLetter(func(d *faena.DeadLetter) { d.ID = going })
+	forgotten := endedAgo(10 * 24 * time.Hour)
+	noError(t, r.documents.Insert(t.Context(), []faena.Record{forgotten}))
+	_, err := r.documents.Prune(t.Context(), time.Now().Add(-8*24*time.Hour), 10)
+	noError(t, err)
 	for name, c := range map[string]struct {
 		id     string
 		kind   faena.Kind
@@ -155,6 +193,7 @@ func TestControl_Redrive_Refused(t *testing.T) {
 		"AFunctionThatWasMadeAgain": {remade, faena.KindGone, "revision_gone"},
 		"AParameterThatIsGone":      {r.deadLetter(func(d *faena.DeadLetter) { d.Parameter = faena.Blob{Size: 1, Object: "dead." + d.ID} }), faena.KindGone, "parameter_expired"},
 		"AnActivationThatGoesOn":    {going, faena.KindConflict, "not_ended"},
+		"ARedriveThatIsForgotten":   {r.deadLetter(func(d *faena.DeadLetter) { d.Redriven = forgotten.ID }), faena.KindGone, "redrive_expired"},
 		"AMessageThatCannotBeRead":  {r.deadLetter(func(d *faena.DeadLetter) { d.Raw = []byte("?") }), faena.KindConflict, "dead_letter_unreadable"},
 		"ALetterThatCannotBeRead":   {r.deadLetter(func(d *faena.DeadLetter) { d.Schema = faena.SchemaVersion + 7 }), faena.KindConflict, "dead_letter_unreadable"},
 		"AnActivationThatHasNone":   {"01a2167f-adca-704f-a39e-08292f7d67a5", faena.KindNotFound, "dead_letter_not_found"},
@@ -171,7 +210,7 @@ func TestControl_Redrive_Refused(t *testing.T) {
 			}
 		})
 	}
-	if n, err := r.PurgeDeadLetters(t.Context(), faena.DeadLetterQuery{User: "ann"}); n != 7 || err != nil {
+	if n, err := r.PurgeDeadLetters(t.Context(), faena.DeadLetterQuery{User: "ann"}); n != 8 || err != nil {
 		t.Errorf("%d are purged, %v", n, err)
 	}
 	if left := r.letters("ann"); len(left) > 0 {

@@ -166,6 +166,13 @@ func (b *faultyBus) DeleteDeadLetter(ctx context.Context, group string, seq uint
 	return b.Bus.DeleteDeadLetter(ctx, group, seq)
 }
 
+func (b *faultyBus) PutDeadLetter(ctx context.Context, d *faena.DeadLetter) error {
+	if err := b.meet("PutDeadLetter"); err != nil {
+		return err
+	}
+	return b.Bus.PutDeadLetter(ctx, d)
+}
+
 func (b *faultyBus) Fill(ctx context.Context, group string) (float64, string, uint64, error) {
 	if err := b.meet("Fill"); err != nil {
 		return 0, "", 0, err

@@ -32,7 +32,7 @@ const (
 // where that was removed from history. A call that is refused frees the key, and an activation that has ended without ever being
 // started, for want of a worker, of time or of its message, does so at the next call.
 func (c *Control) ActivateOnce(ctx context.Context, key string, req faena.ActivationRequest) (r faena.Record, replayed bool, err error) {
-	r, replayed, err = c.once(ctx, keyHash(req.User, key), req)
+	r, replayed, err = (&order{c: c, hash: keyHash(req.User, key), req: req}).once(ctx)
 	if e, ok := asError(err); ok && (e.Reason == reasonMismatch || e.Reason == reasonInProgress) {
 		c.refused(err)
 	}
@@ -59,8 +59,7 @@ const (
 //	  └─another's─► the activation is found ─────────────► that is the answer, or, where it was never started, claim anew
 //	               it is nowhere, the claim is young ────► look again, then idempotency_in_progress
 //	               it is nowhere, its API must be dead ──► admit under the claim's id: a record is created once
-func (c *Control) once(ctx context.Context, hash string, req faena.ActivationRequest) (faena.Record, bool, error) {
-	o := order{c: c, hash: hash, req: req}
+func (o *order) once(ctx context.Context) (faena.Record, bool, error) {
 	if err := o.prepare(ctx); err != nil {
 		return faena.Record{}, false, err
 	}
@@ -80,7 +79,7 @@ func (c *Control) once(ctx context.Context, hash string, req faena.ActivationReq
 		r, err := o.find(ctx, k)
 		switch {
 		case err == nil && neverStarted(&r):
-			if err := c.o.Bus.DropKey(ctx, req.User, hash, k.rev); err != nil {
+			if err := o.c.o.Bus.DropKey(ctx, o.req.User, o.hash, k.rev); err != nil {
 				return faena.Record{}, false, queueError(err)
 			}
 			tried = false
@@ -93,7 +92,7 @@ func (c *Control) once(ctx context.Context, hash string, req faena.ActivationReq
 			return r, true, err
 		case !faena.IsKind(err, faena.KindNotFound):
 			return faena.Record{}, false, err
-		case k.age >= c.claimWithin:
+		case k.age >= o.c.claimWithin:
 			if r, err := o.admit(ctx, k); !isReason(err, reasonTaken) {
 				return r, false, err
 			}
@@ -112,7 +111,8 @@ type order struct {
 	c     *Control
 	hash  string
 	req   faena.ActivationRequest
-	group string // of its function
+	note  func(ctx context.Context, id string) error // optional: is told which activation is about to be admitted
+	group string                                     // of its function
 	claim faena.IdempotencyClaim
 }
 
@@ -189,7 +189,14 @@ func (o *order) admit(ctx context.Context, k claimed) (faena.Record, error) {
 	failpoint.Hit("api/key-claimed")
 	req := o.req
 	req.ID = k.ID
-	r, err := o.c.Activate(ctx, req)
+	var r faena.Record
+	var err error
+	if o.note != nil {
+		err = o.note(ctx, k.ID)
+	}
+	if err == nil {
+		r, err = o.c.Activate(ctx, req)
+	}
 	if err != nil && o.nothingStored(ctx, k, err) {
 		o.release(ctx, k)
 	}

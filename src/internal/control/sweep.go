@@ -211,11 +211,15 @@ func (c *Control) inSlot(ctx context.Context, r *faena.Record) (bool, error) {
 	return id == r.ID, err
 }
 
-// lose settles an activation whose message is gone: no worker will meet it. One that runs all the same loses the record, and
+// lose settles an activation whose message is gone: no worker will meet it. One that had been started leaves a dead letter. One that runs all the same loses the record, and
 // throws its result away.
 func (s *sweeper) lose(ctx context.Context, r *faena.Record, rev uint64) error {
 	message := "Its message is not in the queue: the API that admitted it has ended half-way, or the queue has lost it."
+	was := *r
 	if err := r.Fail(faena.ReasonWorkerLost, message, clock.Now()); err != nil {
+		return err
+	}
+	if err := s.c.bury(ctx, &was, faena.ReasonWorkerLost, message); err != nil {
 		return err
 	}
 	if _, err := s.c.o.Bus.UpdateRecord(ctx, r, rev); errors.Is(err, faena.ErrStale) {
