@@ -78,7 +78,7 @@ type Control struct {
 	users     *cache[faena.User]
 }
 
-// times are how often something is done and how long it may take; tests shorten them before Run.
+// times are how often something is done, how long it may take, and how much of it; tests shorten them before Run.
 type times struct {
 	syncWait    time.Duration // how long a synchronous call waits
 	admitBudget time.Duration // for record and message together
@@ -89,7 +89,9 @@ type times struct {
 	// orphanAge is how old a record must be before it is asked whether its message is there: admission takes four seconds at
 	// most.
 	orphanAge  time.Duration
-	pruneEvery time.Duration // old history is looked for
+	pruneEvery time.Duration // old history, and dead letters beyond lettersMost, are looked for
+	// lettersMost is how many dead letters of a user are kept in a group: a tenth of what the group keeps.
+	lettersMost int
 	// driftAfter is how long a user's records and messages must be the same different numbers: then that is no matter of a moment.
 	driftAfter time.Duration
 	// claimWithin is how long an Idempotency-Key may stand for an activation that is nowhere.
@@ -98,7 +100,7 @@ type times struct {
 
 func usualTimes() times {
 	return times{syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget, groupsEvery: 10 * time.Second, projectAll: time.Minute,
-		sweepEvery: 5 * time.Second, sweepRest: 20, orphanAge: time.Minute, pruneEvery: time.Minute, driftAfter: 8 * time.Second,
+		sweepEvery: 5 * time.Second, sweepRest: 20, orphanAge: time.Minute, pruneEvery: time.Minute, driftAfter: 8 * time.Second, lettersMost: 10_000,
 		claimWithin: faena.ClaimWithin}
 }
 

@@ -166,6 +166,13 @@ func (b *faultyBus) DeleteDeadLetter(ctx context.Context, group string, seq uint
 	return b.Bus.DeleteDeadLetter(ctx, group, seq)
 }
 
+func (b *faultyBus) DeadLetterIDs(ctx context.Context, group, user string) (map[string][]string, error) {
+	if err := b.meet("DeadLetterIDs"); err != nil {
+		return nil, err
+	}
+	return b.Bus.DeadLetterIDs(ctx, group, user)
+}
+
 func (b *faultyBus) PutDeadLetter(ctx context.Context, d *faena.DeadLetter) error {
 	if err := b.meet("PutDeadLetter"); err != nil {
 		return err

@@ -210,4 +210,6 @@ type Observer interface {
 	Leading(yes bool)
 	Swept(reason faena.Reason)
 	Pruned(n int)
+	// Trimmed is told how many dead letters were removed since their users had too many.
+	Trimmed(n int)
 }
