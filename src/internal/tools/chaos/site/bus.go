@@ -60,6 +60,25 @@ func (b *Bus) Active(ctx context.Context, user string) (counter, messages int, e
 	return counter, len(info.State.Subjects), nil
 }
 
+// Letters are the ids of a user's dead letters, each as often as there is a message of it.
+func (b *Bus) Letters(ctx context.Context, user string) (ids []string, err error) {
+	const name, subjects = "DEADLETTERS-" + Group, "DeadLetters." + Group + "."
+	s, err := b.js.Stream(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("look at %s: %w", name, err)
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(subjects+user+".*"))
+	if err != nil {
+		return nil, fmt.Errorf("look at %s: %w", name, err)
+	}
+	for subject, n := range info.State.Subjects {
+		for range n {
+			ids = append(ids, strings.TrimPrefix(subject, subjects+user+"."))
+		}
+	}
+	return ids, nil
+}
+
 // Leftovers are subjects of the queue, of the backlog and of the live records that are still there.
 func (b *Bus) Leftovers(ctx context.Context) (all []string, err error) {
 	for _, name := range []string{"ACTIVATIONS-" + Group, "BACKLOG-" + Group, "KV_activations-" + Group} {

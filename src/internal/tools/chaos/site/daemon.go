@@ -131,6 +131,29 @@ func (d *Daemon) Ready(ctx context.Context) error {
 	return err
 }
 
+// Metrics are what its operations listener says, by the names with their labels.
+func (d *Daemon) Metrics(ctx context.Context) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.Operations+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }() // it is read
+	values := make(map[string]string)
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		if name, value, ok := strings.Cut(lines.Text(), " "); ok && !strings.HasPrefix(name, "#") {
+			values[name] = value
+		}
+	}
+	return values, lines.Err()
+}
+
 // Freeze stops it without its knowing, and Thaw lets it go on.
 func (d *Daemon) Freeze() error { return d.Signal(syscall.SIGSTOP) }
 
