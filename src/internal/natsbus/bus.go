@@ -29,6 +29,10 @@ const (
 	clockEvery    = time.Minute
 	clockReadings = 5 // the fastest of which counts
 	reconnectWait = 250 * time.Millisecond
+	// askEvery and unanswered find a server that hangs, and keeps its connections: after four to six seconds, about when the others of a
+	// cluster have chosen new leaders, the bus goes to another one.
+	askEvery   = 2 * time.Second
+	unanswered = 2
 )
 
 // Options are a connection. Server or URLs must be given; the rest has defaults.
@@ -145,8 +149,8 @@ func (b *Bus) options(ctx context.Context) ([]nats.Option, error) {
 		dialFor = min(dialFor, max(time.Millisecond, time.Until(end)))
 	}
 	opts := []nats.Option{
-		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.PingInterval(pingEvery),
-		nats.MaxPingsOutstanding(pingsOut), nats.Timeout(dialFor),
+		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.PingInterval(askEvery),
+		nats.MaxPingsOutstanding(unanswered), nats.Timeout(dialFor),
 		nats.IgnoreAuthErrorAbort(), // what the servers do not permit now they may permit later
 		nats.ReconnectBufSize(-1),   // while there is no connection nothing is kept: a write then fails for certain
 		nats.CustomInboxPrefix(inboxPrefix(o.role(), o.Name)),
