@@ -257,9 +257,19 @@ func TestEngine_Info(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.Version == "" || got.APIVersion == "" || got.CPUs < 1 || got.MemoryBytes < 1<<28 || got.RootDir == "" || got.Arch == "" ||
-		(got.CgroupVersion != 1 && got.CgroupVersion != 2) {
+		(got.CgroupVersion != 1 && got.CgroupVersion != 2) || got.Rootless {
 		t.Errorf("got %+v", got)
 	}
+	t.Run("rootless", func(t *testing.T) {
+		e, err := Open(t.Context(), Options{Host: faenatest.RootlessEngine(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = e.Close() }()
+		if got, err := e.Info(t.Context()); err != nil || !got.Rootless {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
 	disk, err := e.DiskUsage(t.Context())
 	if err != nil || disk.TotalBytes <= 0 || disk.FreeBytes <= 0 || disk.FreeBytes > disk.TotalBytes {
 		t.Errorf("disk: got %+v, %v", disk, err)
