@@ -156,6 +156,22 @@ func TestControl_Project(t *testing.T) {
 	r.nats.countersSoon(t, "jorgeSD", map[string]string{activeCounter: "0", completedCounter: "5", failedCounter: "0"})
 }
 
+// Who waited in vain for a list of the queue, whose server has gone, asks again soon, however long that took.
+func TestControl_Project_AfterALongWait(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.user("ann", 4)
+	r.deploy("ann", "f")
+	answers := make(chan struct{})
+	r.bus.on("ActiveByUser", func() error { <-answers; return errAway })
+	began := time.Now()
+	r.accepted("x")
+	faenatest.Eventually(t, 10*time.Second, "it waits", func() bool { return r.bus.count("ActiveByUser") > 0 && time.Since(began) > 4*time.Second })
+	r.bus.on("ActiveByUser", nil)
+	close(answers)
+	r.nats.countersSoon(t, "ann", map[string]string{activeCounter: "1"})
+}
+
 // What a process that was killed has left in a counter is put right by the next one.
 func TestControl_Project_AfterACrash(t *testing.T) {
 	t.Parallel()
