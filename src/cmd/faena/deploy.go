@@ -138,15 +138,9 @@ func (d *deployment) complete(given func(flag string) bool) (client.Spec, error)
 	set(&spec.RetryDelayMs, d.retryDelay.Milliseconds())
 	set(&spec.RetryMaxDelayMs, d.retryMaxDelay.Milliseconds())
 	// Of these a zero is a choice: with --retries 0 a function runs at most once, whatever the file says.
-	if given("retries") {
-		spec.Retries = over.Retries
-	}
-	if given("warm") {
-		spec.Warm = over.Warm
-	}
-	if given("writable-root") {
-		spec.WritableRoot = over.WritableRoot
-	}
+	setIf(given("retries"), &spec.Retries, over.Retries)
+	setIf(given("warm"), &spec.Warm, over.Warm)
+	setIf(given("writable-root"), &spec.WritableRoot, over.WritableRoot)
 	for _, l := range []struct {
 		to   *[]string
 		from []string
@@ -179,7 +173,11 @@ func (d *deployment) complete(given func(flag string) bool) (client.Spec, error)
 
 func set[T comparable](to *T, v T) {
 	var zero T
-	if v != zero {
+	setIf(v != zero, to, v)
+}
+
+func setIf[T any](given bool, to *T, v T) {
+	if given {
 		*to = v
 	}
 }
