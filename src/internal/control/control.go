@@ -82,10 +82,12 @@ type Control struct {
 type times struct {
 	syncWait    time.Duration // how long a synchronous call waits
 	admitBudget time.Duration // for record and message together
-	groupsEvery time.Duration // the groups are read although nobody announced a change
-	projectAll  time.Duration // the counters of all users are projected
-	sweepEvery  time.Duration // the buckets are listed
-	sweepRest   int           // but pauses at least so many times as long as that took
+	// appearWithin is how long a call waits for the activation that another call with its key is making: longer than admission takes.
+	appearWithin time.Duration
+	groupsEvery  time.Duration // the groups are read although nobody announced a change
+	projectAll   time.Duration // the counters of all users are projected
+	sweepEvery   time.Duration // the buckets are listed
+	sweepRest    int           // but pauses at least so many times as long as that took
 	// orphanAge is how old a record must be before it is asked whether its message is there: admission takes four seconds at
 	// most.
 	orphanAge  time.Duration
@@ -99,7 +101,8 @@ type times struct {
 }
 
 func usualTimes() times {
-	return times{syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget, groupsEvery: 10 * time.Second, projectAll: time.Minute,
+	return times{syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget, appearWithin: faena.AdmitBudget + time.Second,
+		groupsEvery: 10 * time.Second, projectAll: time.Minute,
 		sweepEvery: 5 * time.Second, sweepRest: 20, orphanAge: time.Minute, pruneEvery: time.Minute, driftAfter: 8 * time.Second, lettersMost: 10_000,
 		claimWithin: faena.ClaimWithin}
 }

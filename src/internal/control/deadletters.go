@@ -185,18 +185,32 @@ func (c *Control) noteRedrive(ctx context.Context, l *letter, id string) error {
 	if l.Redriven == id {
 		return nil
 	}
-	d := l.DeadLetter
-	d.Redriven = id
-	seq, err := c.o.Bus.ReplaceDeadLetter(ctx, &d, l.seq)
-	if errors.Is(err, faena.ErrStale) {
-		return &faena.Error{Kind: faena.KindConflict, Reason: reasonInProgress, Component: faena.ComponentAPI, Activation: id, Retryable: true,
-			RetryAfter: time.Second, Message: "The dead letter was removed, or run again, at the same moment. Try again."}
+	ctx, cancel := context.WithTimeout(ctx, c.admitBudget)
+	defer cancel()
+	for pause := newPause(); ; {
+		d := l.DeadLetter
+		d.Redriven = id
+		seq, err := c.o.Bus.ReplaceDeadLetter(ctx, &d, l.seq)
+		if err == nil {
+			l.DeadLetter, l.seq = d, seq
+			return nil
+		}
+		stale := errors.Is(err, faena.ErrStale)
+		if !stale && !transient(err) {
+			return queueError(err)
+		}
+		there, looked := c.readLetter(ctx, letterKey{l.Group, l.User, l.ID})
+		switch {
+		case looked == nil && there.Redriven == id: // by a try whose answer was lost
+			*l = there
+			return nil
+		case stale && (looked == nil || faena.IsKind(looked, faena.KindNotFound)):
+			return &faena.Error{Kind: faena.KindConflict, Reason: reasonInProgress, Component: faena.ComponentAPI, Activation: id, Retryable: true,
+				RetryAfter: time.Second, Message: "The dead letter was removed, or run again, at the same moment. Try again."}
+		case pause.wait(ctx) != nil:
+			return queueError(err)
+		}
 	}
-	if err != nil {
-		return queueError(err)
-	}
-	l.DeadLetter, l.seq = d, seq
-	return nil
 }
 
 // redriven finishes a redrive that was cut short, where it had made its activation, and returns that. What it has made and was never

@@ -151,13 +151,29 @@ func TestControl_Redrive(t *testing.T) {
 			t.Errorf("it is %+v; %d ran, left are %v", rec, w.ran.Load(), r.letters("ann"))
 		}
 	})
+	t.Run("WithALostAnswer", func(t *testing.T) {
+		id := r.deadLetter()
+		n := 0
+		r.bus.on("ReplacedDeadLetter", func() error {
+			if n++; n == 1 {
+				return faena.ErrUnknown
+			}
+			return nil
+		})
+		defer r.bus.on("ReplacedDeadLetter", nil)
+		made, err := r.Redrive(t.Context(), "ann", id, faena.ActivationRequest{})
+		noError(t, err)
+		if rec := r.becomes(made.ID, faena.StateSucceeded); rec.RedrivenFrom != id || w.ran.Load() != 5 || len(r.letters("ann")) > 0 {
+			t.Errorf("it is %+v; %d ran, left are %v", rec, w.ran.Load(), r.letters("ann"))
+		}
+	})
 	t.Run("RemovedMeanwhile", func(t *testing.T) {
 		id := r.deadLetter()
 		l, err := r.letterOf(t.Context(), "ann", id)
 		noError(t, err)
 		noError(t, other.PurgeDeadLetter(t.Context(), "ann", id))
 		_, err = r.redrive(t.Context(), &l, faena.ActivationRequest{})
-		if e := isKind(t, err, faena.KindConflict); !e.Retryable || len(r.letters("ann")) > 0 || w.ran.Load() != 4 {
+		if e := isKind(t, err, faena.KindConflict); !e.Retryable || len(r.letters("ann")) > 0 || w.ran.Load() != 5 {
 			t.Errorf("the error is %+v; %d ran, left are %v", e, w.ran.Load(), r.letters("ann"))
 		}
 	})

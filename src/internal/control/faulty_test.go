@@ -159,6 +159,13 @@ func (b *faultyBus) ClaimKey(ctx context.Context, user, hash string, claim *faen
 	return there, mine, rev, age + time.Duration(b.older.Load()), err
 }
 
+func (b *faultyBus) DropKey(ctx context.Context, user, hash string, rev uint64) error {
+	if err := b.meet("DropKey"); err != nil {
+		return err
+	}
+	return b.Bus.DropKey(ctx, user, hash, rev)
+}
+
 func (b *faultyBus) DeleteDeadLetter(ctx context.Context, group string, seq uint64) error {
 	if err := b.meet("DeleteDeadLetter"); err != nil {
 		return err
@@ -171,6 +178,17 @@ func (b *faultyBus) DeadLetterIDs(ctx context.Context, group, user string) (map[
 		return nil, err
 	}
 	return b.Bus.DeadLetterIDs(ctx, group, user)
+}
+
+func (b *faultyBus) ReplaceDeadLetter(ctx context.Context, d *faena.DeadLetter, seq uint64) (uint64, error) {
+	if err := b.meet("ReplaceDeadLetter"); err != nil {
+		return 0, err
+	}
+	next, err := b.Bus.ReplaceDeadLetter(ctx, d, seq)
+	if lost := b.ask("ReplacedDeadLetter"); lost != nil {
+		return 0, lost
+	}
+	return next, err
 }
 
 func (b *faultyBus) PutDeadLetter(ctx context.Context, d *faena.DeadLetter) error {

@@ -84,6 +84,8 @@ type Claims interface {
 	// ClaimKey makes a key, of which hash is the hash, stand for claim, and returns what stands there then, with its age by the
 	// server's clock; mine reports whether it is claim.
 	ClaimKey(ctx context.Context, user, hash string, claim *faena.IdempotencyClaim) (there faena.IdempotencyClaim, mine bool, rev uint64, age time.Duration, err error)
+	// RenewKey makes a key that stands at revision rev stand there anew, for the same claim; faena.ErrStale where it does not stand there.
+	RenewKey(ctx context.Context, user, hash string, claim *faena.IdempotencyClaim, rev uint64) (next uint64, err error)
 	// DropKey frees a key that stands at revision rev.
 	DropKey(ctx context.Context, user, hash string, rev uint64) error
 	// DropKeys frees all keys of a user.
