@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -104,6 +105,7 @@ type Bus struct {
 	atStop func(fn func()) (forget func() bool)                      // calls fn at stop, unless forget, which then is true, comes first
 	within func(time.Duration) (context.Context, context.CancelFunc) // a context until stop, and for so long at most
 	naks   sync.WaitGroup                                            // messages that are handed back after a delay
+	boot   func() time.Duration                                      // since the host's start; tests suspend it
 	wg     sync.WaitGroup
 }
 
@@ -136,6 +138,7 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 	}
 	ctx, b.stop = context.WithCancel(context.WithoutCancel(ctx))
 	b.atStop = func(fn func()) func() bool { return context.AfterFunc(ctx, fn) }
+	b.boot = clock.SinceBoot
 	b.within = func(d time.Duration) (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, d) }
 	b.wg.Go(func() { b.keep(ctx) })
 	b.wg.Go(func() { b.tellOfAbsence(ctx) })

@@ -133,6 +133,27 @@ func TestDelivery_Nak_Lost(t *testing.T) {
 	noError(t, other.DoubleAck(t.Context()))
 }
 
+// TestDelivery_Nak_Suspended: nor does one whose host was suspended, in which time no clock of package time goes on.
+func TestDelivery_Nak_Suspended(t *testing.T) {
+	t.Parallel()
+	const ackWait, delay = 8 * time.Second, time.Second
+	s, b := start(t, natsbus.Options{AckWait: ackWait})
+	holder := connect(t, s, natsbus.Options{AckWait: ackWait})
+	suspend := holder.Suspendable()
+	publish(t, b, record("ana", 0))
+	d, err := holder.Deliveries(group)
+	noError(t, err)
+	m := next(t, d)
+	began := time.Now()
+	noError(t, m.Nak(t.Context(), delay))
+	suspend(time.Minute)
+	noError(t, d.Close())
+	again := next(t, deliveries(t, b))
+	if took := time.Since(began); again.Sequence != m.Sequence || took < ackWait/2 {
+		t.Errorf("after %v came %+v", took, again)
+	}
+}
+
 // TestDelivery_Nak_Purge: what waits is not forgotten with what is purged; the server would (2.15.2, see DESIGN.md).
 func TestDelivery_Nak_Purge(t *testing.T) {
 	t.Parallel()
