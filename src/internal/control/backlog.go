@@ -145,12 +145,10 @@ func (b *userBacklog) refresh(ctx context.Context) error {
 	}
 	if q != nil {
 		b.mu.Unlock()
-		select {
-		case <-q.done:
-			return q.err
-		case <-ctx.Done():
-			return ctx.Err()
+		if again, err := q.wait(ctx); !again {
+			return err
 		}
+		return b.refresh(ctx)
 	}
 	q = &slotQuestion{done: make(chan struct{})}
 	b.asking = q

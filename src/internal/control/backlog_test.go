@@ -1,12 +1,14 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"faena.dev/faena/internal/faena"
@@ -333,6 +335,38 @@ func TestUserBacklog(t *testing.T) {
 			t.Errorf("what was believed last does not count, or is asked for %d times", asked)
 		}
 	}
+}
+
+// Who waits for an answer that another call has asked for, and whose time is over, asks himself.
+func TestUserBacklog_WhoAskedGoesAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone, leave := context.WithCancel(t.Context())
+		n := 0
+		b := newBacklogs(askerFunc(func() (int, error) {
+			if n++; n == 1 {
+				<-gone.Done()
+				return 0, gone.Err()
+			}
+			return 7, nil
+		})).of("default", "ann")
+		var wg sync.WaitGroup
+		for _, c := range []struct {
+			ctx  context.Context
+			want error
+		}{{gone, context.Canceled}, {t.Context(), nil}} {
+			wg.Go(func() {
+				if err := b.add(c.ctx, 10); !errors.Is(err, c.want) {
+					t.Errorf("the error is %v, want %v", err, c.want)
+				}
+			})
+			synctest.Wait() // the first one asks
+		}
+		leave()
+		wg.Wait()
+		if b.size != 8 {
+			t.Errorf("%d are counted", b.size)
+		}
+	})
 }
 
 // A backlog that is nearly full leaves its room to retries.
