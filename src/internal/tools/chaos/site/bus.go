@@ -25,7 +25,7 @@ func (s *Site) connect() (*Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := nats.Connect(natsURLs(s.own), nkey, nats.Secure(s.authority.client()), nats.CustomInboxPrefix("_INBOX.api.chaos"), nats.MaxReconnects(-1),
+	conn, err := nats.Connect(natsURLs(s.own), nkey, nats.Secure(s.authority.Client()), nats.CustomInboxPrefix("_INBOX.api.chaos"), nats.MaxReconnects(-1),
 		nats.ReconnectWait(200*time.Millisecond), nats.Timeout(5*time.Second), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the NATS servers: %w", err)
