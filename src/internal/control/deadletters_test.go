@@ -45,8 +45,10 @@ func (r *rig) letters(user string) (ids []string) {
 // A dead letter is made an activation of, once, whoever asks for it at the same time and whatever the first one has come to.
 func TestControl_Redrive(t *testing.T) {
 	t.Parallel()
-	r := start(t, several)
-	other := r.another("api-2", several)
+	r := start(t, several, unhurried)
+	other := r.another("api-2", several, unhurried)
+	r.bus.patient.Store(true)
+	other.bus.patient.Store(true)
 	r.user("ann", 10)
 	r.deploy("ann", "f")
 	w := r.worker(2, echo)
@@ -300,7 +302,8 @@ func TestControl_Redrive_OtherGroup(t *testing.T) {
 // All are run again, oldest first, as far as the limits let them through; what was refused can be tried later.
 func TestControl_RedriveAll(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(_ *rig, o *Options, _ *times) { o.BacklogLimit = 0 })
+	r := start(t, unhurried, func(_ *rig, o *Options, _ *times) { o.BacklogLimit = 0 })
+	r.bus.patient.Store(true)
 	r.user("ann", 2)
 	r.user("bob", 1)
 	r.deploy("ann", "f")
@@ -410,6 +413,8 @@ func TestControl_Deploy_Everywhere(t *testing.T) {
 	t.Parallel()
 	r := start(t, several)
 	other := r.another("api-2", several)
+	r.hearsOnly()
+	other.hearsOnly()
 	r.user("ann", 10)
 	r.worker(2, func(j *job) (string, faena.Reason) { return j.message.Revision.Digest, "" })
 	var last string
@@ -423,7 +428,7 @@ func TestControl_Deploy_Everywhere(t *testing.T) {
 		if rec, err := at.call(""); err != nil || string(rec.Result.Inline) != rev.Digest {
 			t.Fatalf("deployment %d: %s ran where it was made, want %s; %v", i, rec.Result.Inline, rev.Digest, err)
 		}
-		faenatest.EventuallyNil(t, time.Second, "the other instance runs it too", func() error {
+		faenatest.EventuallyNil(t, patience, "the other instance runs it too", func() error {
 			rec, err := there.call("")
 			if err == nil && string(rec.Result.Inline) != rev.Digest {
 				err = fmt.Errorf("%s ran", rec.Result.Inline)
@@ -432,7 +437,7 @@ func TestControl_Deploy_Everywhere(t *testing.T) {
 		})
 		last = rev.Digest
 	}
-	faenatest.EventuallyNil(t, time.Second, "what is known is run while the store is away", func() error { // when the last announcement has come
+	faenatest.EventuallyNil(t, patience, "what is known is run while the store is away", func() error { // when the last announcement has come
 		_, err := other.call("")
 		noError(t, err)
 		other.documents.away.Store(true)
@@ -444,12 +449,12 @@ func TestControl_Deploy_Everywhere(t *testing.T) {
 		return err
 	})
 	noError(t, r.Delete(t.Context(), "ann", "f", faena.Condition{}))
-	faenatest.Eventually(t, time.Second, "it is gone at the other instance too", func() bool {
+	faenatest.Eventually(t, patience, "it is gone at the other instance too", func() bool {
 		_, err := other.call("")
 		return faena.IsKind(err, faena.KindNotFound)
 	})
 	r.deploy("ann", "f")
-	faenatest.EventuallyNil(t, time.Second, "it is there again", func() error {
+	faenatest.EventuallyNil(t, patience, "it is there again", func() error {
 		rec, err := other.call("")
 		if err == nil && (rec.Revision != 1 || string(rec.Result.Inline) == last) {
 			err = fmt.Errorf("of a function that was made again %+v", rec)
