@@ -84,6 +84,7 @@ type times struct {
 	admitBudget time.Duration // for record and message together
 	// appearWithin is how long a call waits for the activation that another call with its key is making: longer than admission takes.
 	appearWithin time.Duration
+	releaseFor   time.Duration // that the key of a call that was refused is tried to be freed, or a dead letter to be removed
 	groupsEvery  time.Duration // the groups are read although nobody announced a change
 	projectAll   time.Duration // the counters of all users are projected
 	sweepEvery   time.Duration // the buckets are listed
@@ -101,7 +102,7 @@ type times struct {
 }
 
 func usualTimes() times {
-	return times{syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget, appearWithin: faena.AdmitBudget + time.Second,
+	return times{syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget, appearWithin: faena.AdmitBudget + time.Second, releaseFor: 2 * time.Second,
 		groupsEvery: 10 * time.Second, projectAll: time.Minute,
 		sweepEvery: 5 * time.Second, sweepRest: 20, orphanAge: time.Minute, pruneEvery: time.Minute, driftAfter: 8 * time.Second, lettersMost: 10_000,
 		claimWithin: faena.ClaimWithin}

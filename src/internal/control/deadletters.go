@@ -298,7 +298,7 @@ func revisionOf(rev *faena.Revision, r *faena.Record) bool {
 
 // dropLetter removes a dead letter, then the parameter that was kept for it.
 func (c *Control) dropLetter(ctx context.Context, l *letter) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseFor)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.releaseFor)
 	defer cancel()
 	if err := c.o.Bus.DeleteDeadLetter(ctx, l.Group, l.seq); err != nil {
 		return queueError(err)

@@ -17,8 +17,6 @@ import (
 )
 
 const (
-	// releaseFor bounds how long it is tried to free the key of a call that was refused.
-	releaseFor = 2 * time.Second
 	// attendAtMost is the longest pause between two looks at the activation that another call has made: no Completed comes of it.
 	attendAtMost = time.Second
 )
@@ -221,7 +219,7 @@ func (o *order) nothingStored(ctx context.Context, k claimed, err error) bool {
 			return true
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseFor)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.c.releaseFor)
 	defer cancel()
 	_, _, err = o.c.find(ctx, o.req.User, k.ID) // the caller may have gone away before admission, or after it
 	return faena.IsKind(err, faena.KindNotFound)
@@ -229,7 +227,7 @@ func (o *order) nothingStored(ctx context.Context, k claimed, err error) bool {
 
 // release frees the key. Where that cannot be, a call admits the activation faena.ClaimWithin later.
 func (o *order) release(ctx context.Context, k claimed) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseFor)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.c.releaseFor)
 	defer cancel()
 	for pause := newPause(); ; {
 		err := o.c.o.Bus.DropKey(ctx, o.req.User, o.hash, k.rev)

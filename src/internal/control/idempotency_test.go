@@ -19,7 +19,7 @@ func (r *rig) keyed(key, parameter string, async bool) (faena.Record, bool, erro
 
 // unhurried is for an API that no call waits for in vain, however busy the machine is.
 func unhurried(_ *rig, _ *Options, times *times) {
-	times.admitBudget, times.appearWithin = patience, patience
+	times.admitBudget, times.appearWithin, times.releaseFor = patience, patience, patience
 }
 
 // claim makes a key stand for an activation that is nowhere, as an API leaves it that is killed before it has made it.
