@@ -10,7 +10,7 @@ import (
 	"faena.dev/faena/internal/client"
 )
 
-// maxListed is how many activations are listed at most.
+// maxListed is how many activations, or dead letters, are listed at most.
 const maxListed = 1000
 
 func (a *app) activationsCommand() *cobra.Command {
@@ -26,18 +26,13 @@ func (a *app) activationsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, cursor := []client.Activation{}, ""
-			for len(all) < limit {
-				size := min(limit-len(all), 200)
+			all, err := pages(limit, func(size int, cursor string) ([]client.Activation, string, error) {
 				page, err := client.Read[client.ActivationPage](c.ListActivations(cmd.Context(),
 					&client.ListActivationsParams{Function: function, State: client.State(state), Limit: &size, Cursor: cursor}))
-				if err != nil {
-					return err
-				}
-				all = append(all, page.Items...)
-				if cursor = page.Next; cursor == "" {
-					break
-				}
+				return page.Items, page.Next, err
+			})
+			if err != nil {
+				return err
 			}
 			return a.show(all, func() [][]string { return activationRows(all) })
 		},

@@ -107,7 +107,7 @@ func testWait(a *account, good, bad string) {
 	if code := impatient.ProcessState.ExitCode(); code != exitInterrupted {
 		a.t.Errorf("after Ctrl-C it ends with %d", code)
 	}
-	faenatest.Eventually(a.t, 5*time.Second, "it says what happens now", func() bool { return strings.Contains(shown.String(), "the activation goes on") })
+	faenatest.Eventually(a.t, 20*time.Second, "it says what happens now", func() bool { return strings.Contains(shown.String(), "the activation goes on") })
 	a.faena("cancel", id)
 	_ = waits.Wait()
 	if code := waits.ProcessState.ExitCode(); code != exitFunctionFailed || !strings.Contains(said.String(), "cancelled") {

@@ -63,7 +63,8 @@ func checkSpec(cmd *cobra.Command, spec client.Spec) error {
 // inFlags says what is wrong with a field in the words of the flag that has set it, if one has.
 func inFlags(cmd *cobra.Command, f faena.FieldError) string {
 	for _, b := range bounds {
-		if flag := cmd.Flags().Lookup(b.flag); b.field == f.Field && flag.Changed {
+		outOfRange := f.Message == "" || strings.Contains(f.Message, "must be from")
+		if flag := cmd.Flags().Lookup(b.flag); b.field == f.Field && flag.Changed && outOfRange {
 			return fmt.Sprintf("--%s is %s, must be from %s to %s", b.flag, flag.Value, b.from, b.to)
 		}
 	}

@@ -55,18 +55,13 @@ func (a *app) listLetters(ctx context.Context, l letters) error {
 	if err != nil {
 		return err
 	}
-	all, cursor := []client.DeadLetter{}, ""
-	for len(all) < l.limit {
-		size := min(l.limit-len(all), 200)
+	all, err := pages(l.limit, func(size int, cursor string) ([]client.DeadLetter, string, error) {
 		page, err := client.Read[client.DeadLetterPage](c.ListDeadLetters(ctx,
 			&client.ListDeadLettersParams{User: l.user, Function: l.function, Limit: &size, Cursor: cursor}))
-		if err != nil {
-			return err
-		}
-		all = append(all, page.Items...)
-		if cursor = page.Next; cursor == "" {
-			break
-		}
+		return page.Items, page.Next, err
+	})
+	if err != nil {
+		return err
 	}
 	return a.show(all, func() [][]string {
 		rows := [][]string{{"ACTIVATION", "USER", "FUNCTION", "REVISION", "REASON", "ATTEMPTS", "PARAMETER", "WRITTEN"}}

@@ -73,7 +73,7 @@ func (a *app) deployCommand() *cobra.Command {
 
 func (a *app) deploy(cmd *cobra.Command, name string, d *deployment) error {
 	ctx := cmd.Context()
-	spec, err := d.complete()
+	spec, err := d.complete(cmd.Flags().Changed)
 	if err == nil {
 		err = checkSpec(cmd, spec)
 	}
@@ -113,8 +113,8 @@ func (a *app) deploy(cmd *cobra.Command, name string, d *deployment) error {
 	})
 }
 
-// complete makes the spec: what the file says, changed by the flags.
-func (d *deployment) complete() (client.Spec, error) {
+// complete makes the spec: what the file says, changed by the flags. given reports whether a flag was.
+func (d *deployment) complete(given func(flag string) bool) (client.Spec, error) {
 	spec := client.Spec{}
 	if d.file != "" {
 		text, err := os.ReadFile(d.file)
@@ -134,12 +134,13 @@ func (d *deployment) complete() (client.Spec, error) {
 	set(&spec.Group, over.Group)
 	set(&spec.Cpus, over.Cpus)
 	set(&spec.Pids, over.Pids)
-	set(&spec.Warm, over.Warm)
 	set(&spec.TimeoutMs, d.timeout.Milliseconds())
-	set(&spec.Retries, over.Retries)
 	set(&spec.RetryDelayMs, d.retryDelay.Milliseconds())
 	set(&spec.RetryMaxDelayMs, d.retryMaxDelay.Milliseconds())
-	set(&spec.WritableRoot, over.WritableRoot)
+	// Of these a zero is a choice: with --retries 0 a function runs at most once, whatever the file says.
+	setIf(given("retries"), &spec.Retries, over.Retries)
+	setIf(given("warm"), &spec.Warm, over.Warm)
+	setIf(given("writable-root"), &spec.WritableRoot, over.WritableRoot)
 	for _, l := range []struct {
 		to   *[]string
 		from []string
@@ -172,7 +173,11 @@ func (d *deployment) complete() (client.Spec, error) {
 
 func set[T comparable](to *T, v T) {
 	var zero T
-	if v != zero {
+	setIf(v != zero, to, v)
+}
+
+func setIf[T any](given bool, to *T, v T) {
+	if given {
 		*to = v
 	}
 }

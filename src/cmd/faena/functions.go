@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"strconv"
 	"strings"
 
@@ -20,16 +21,12 @@ func (a *app) functionsCommand() *cobra.Command {
 			if len(args) == 1 {
 				return a.revisions(cmd, c, args[0])
 			}
-			all, size, cursor := []client.FunctionHead{}, 200, ""
-			for {
+			all, err := pages(math.MaxInt, func(size int, cursor string) ([]client.FunctionHead, string, error) {
 				page, err := client.Read[client.FunctionPage](c.ListFunctions(cmd.Context(), &client.ListFunctionsParams{Limit: &size, Cursor: cursor}))
-				if err != nil {
-					return err
-				}
-				all = append(all, page.Items...)
-				if cursor = page.Next; cursor == "" {
-					break
-				}
+				return page.Items, page.Next, err
+			})
+			if err != nil {
+				return err
 			}
 			return a.show(all, func() [][]string {
 				rows := [][]string{{"FUNCTION", "SERVES", "LATEST", "CHANGED"}}

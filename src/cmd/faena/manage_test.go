@@ -78,16 +78,16 @@ func testFunctions(a *account, s *site) {
 
 func testDeploy(a *account, s *site) {
 	spec := filepath.Join(a.t.TempDir(), "spec.json")
-	if err := os.WriteFile(spec, []byte(`{"timeout_ms": 7000, "input": "stdin", "memory_bytes": 33554432}`), 0o600); err != nil {
+	if err := os.WriteFile(spec, []byte(`{"timeout_ms": 7000, "input": "stdin", "memory_bytes": 33554432, "retries": 3, "warm": 2}`), 0o600); err != nil {
 		a.t.Fatal(err)
 	}
-	got := a.run(nil, "deploy", "filed", "-f", spec, "--from-engine", s.image, "--input", "arg")
+	got := a.run(nil, "deploy", "filed", "-f", spec, "--from-engine", s.image, "--input", "arg", "--retries", "0", "--warm", "0")
 	if got.code != exitOK || !strings.HasPrefix(got.out, "FUNCTION  REVISION  DIGEST ") || !strings.Contains(got.err, "Pushing to ") {
 		a.t.Fatalf("with a file: %+v", got)
 	}
 	r := decode[[]client.Revision](a, "functions", "filed")[0]
 	*a.pulled = append(*a.pulled, r.Pull)
-	if r.Spec.TimeoutMs != 7000 || r.Spec.Input != client.InputArg || r.Spec.MemoryBytes != 32<<20 {
+	if r.Spec.TimeoutMs != 7000 || r.Spec.Input != client.InputArg || r.Spec.MemoryBytes != 32<<20 || r.Spec.Retries != 0 || r.Spec.Warm != 0 {
 		a.t.Errorf("the file and the flags give %+v", r.Spec)
 	}
 	if got := a.faena("invoke", "filed", "it runs"); got != "it runs" {
@@ -125,19 +125,23 @@ func testDeployRanges(a *account, s *site) {
 		a.t.Fatal(err)
 	}
 	for flags, want := range map[string]string{
-		"--memory 1KiB":              "--memory is 1KiB, must be from 16MiB to 64GiB",
-		"--memory 0":                 "--memory is 0, must be from 16MiB to 64GiB",
-		"--timeout 50ms":             "--timeout is 50ms, must be from 100ms to 10m",
-		"--timeout 11m":              "--timeout is 11m0s, must be from 100ms to 10m",
-		"--timeout 100us":            "--timeout is 100µs, must be from 100ms to 10m",
-		"--cpus 0.01":                "--cpus is 0.01, must be from 0.05 to 64",
-		"--cpus NaN":                 "NaN",
-		"--pids 5000":                "--pids is 5000, must be from 1 to 4096",
-		"--result-limit 65MiB":       "--result-limit is 65MiB, must be from 1 to 64MiB",
-		"--tmpfs 1KiB --warm 101":    "--tmpfs is 1KiB, must be from 1MiB to 4GiB\n--warm is 101, must be from 0 to 100",
-		"--input tape":               `input: is "tape", must be arg, stdin or both`,
-		"-f " + spec:                 "memory_bytes: is 1024, must be from 16777216 to 68719476736 bytes",
-		"-f " + spec + " --warm 101": "--warm is 101, must be from 0 to 100",
+		"--memory 1KiB":                     "--memory is 1KiB, must be from 16MiB to 64GiB",
+		"--memory 0":                        "--memory is 0, must be from 16MiB to 64GiB",
+		"--timeout 50ms":                    "--timeout is 50ms, must be from 100ms to 10m",
+		"--timeout 11m":                     "--timeout is 11m0s, must be from 100ms to 10m",
+		"--timeout 100us":                   "--timeout is 100µs, must be from 100ms to 10m",
+		"--cpus 0.01":                       "--cpus is 0.01, must be from 0.05 to 64",
+		"--cpus NaN":                        "NaN",
+		"--pids 5000":                       "--pids is 5000, must be from 1 to 4096",
+		"--result-limit 65MiB":              "--result-limit is 65MiB, must be from 1 to 64MiB",
+		"--tmpfs 1KiB --warm 101":           "--tmpfs is 1KiB, must be from 1MiB to 4GiB\n--warm is 101, must be from 0 to 100",
+		"--retries 11":                      "--retries is 11, must be from 0 to 10",
+		"--retries 0 --retry-on timeout":    "retries: is 0, so retry_on, retry_delay_ms and retry_max_delay_ms mean nothing",
+		"--retries 1 --retry-on cancelled":  `retry_on[0]: is "cancelled", must be one of `,
+		"--retries 1 --retry-max-delay 1ms": "--retry-max-delay is 1ms, must be from the delay to 1h",
+		"--input tape":                      `input: is "tape", must be arg, stdin or both`,
+		"-f " + spec:                        "memory_bytes: is 1024, must be from 16777216 to 68719476736 bytes",
+		"-f " + spec + " --warm 101":        "--warm is 101, must be from 0 to 100",
 	} {
 		got := a.run(nil, append([]string{"deploy", "f", "--from-engine", s.image}, strings.Fields(flags)...)...)
 		if got.code != exitInvalid || got.out != "" || !strings.HasPrefix(got.err, "faena: ") || !strings.Contains(got.err, want) || strings.Contains(got.err, "Reading") {

@@ -39,6 +39,25 @@ func (a *app) show(v any, rows func() [][]string) error {
 	return w.Flush()
 }
 
+// pageSize is how much of a list is asked for at once: the most that the API gives.
+const pageSize = 200
+
+// pages reads a list page by page, to its end or until there are most items.
+func pages[T any](most int, read func(size int, cursor string) (items []T, next string, err error)) ([]T, error) {
+	all := []T{}
+	for cursor := ""; len(all) < most; {
+		items, next, err := read(min(most-len(all), pageSize), cursor)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, items...)
+		if cursor = next; cursor == "" {
+			break
+		}
+	}
+	return all, nil
+}
+
 func ago(t time.Time) string {
 	d := time.Since(t)
 	switch {

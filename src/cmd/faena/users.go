@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,16 +51,12 @@ func (a *app) listUsers(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	all, size, cursor := []client.User{}, 200, ""
-	for {
+	all, err := pages(math.MaxInt, func(size int, cursor string) ([]client.User, string, error) {
 		page, err := client.Read[client.UserPage](c.ListUsers(cmd.Context(), &client.ListUsersParams{Limit: &size, Cursor: cursor}))
-		if err != nil {
-			return err
-		}
-		all = append(all, page.Items...)
-		if cursor = page.Next; cursor == "" {
-			break
-		}
+		return page.Items, page.Next, err
+	})
+	if err != nil {
+		return err
 	}
 	return a.show(all, func() [][]string {
 		rows := [][]string{{"USER", "ROLE", "LIMITS", "MADE"}}

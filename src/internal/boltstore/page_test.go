@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -24,16 +25,30 @@ func TestStore_CostInALongHistory(t *testing.T) {
 	small, large := quick(t), quick(t)
 	faenatest.FillHistory(t, small, "ann", few)
 	faenatest.FillHistory(t, large, "ann", many)
-	page := faenatest.MedianPage(t, small, faenatest.HistoryQueries("ann", few)["newest"])
 	for name, q := range faenatest.HistoryQueries("ann", many) {
-		if took := faenatest.MedianPage(t, large, q); took > 4*max(page, time.Millisecond) {
-			t.Errorf("a page of %q takes %v of %d activations, and one of %d takes %v", name, took, many, few, page)
+		compare(t, 5, fmt.Sprintf("a page of %q", name),
+			func() time.Duration {
+				return faenatest.MedianPage(t, small, faenatest.HistoryQueries("ann", few)["newest"])
+			},
+			func() time.Duration { return faenatest.MedianPage(t, large, q) })
+	}
+	compare(t, 2, "pruning 100", // each try removes half of the short history
+		func() time.Duration { return faenatest.MedianPrune(t, small, few) },
+		func() time.Duration { return faenatest.MedianPrune(t, large, many) })
+}
+
+// compare checks that something takes no longer in a long history than in a short one. The two are measured right after each other, and
+// again where the host may have been busy with the second alone.
+func compare(t *testing.T, tries int, what string, short, long func() time.Duration) {
+	t.Helper()
+	for range tries {
+		a, b := short(), long()
+		if b <= 4*max(a, time.Millisecond) {
+			return
 		}
+		t.Logf("%s takes %v in a short history, and %v in a long one", what, a, b)
 	}
-	prune := faenatest.MedianPrune(t, small, few)
-	if took := faenatest.MedianPrune(t, large, many); took > 4*max(prune, time.Millisecond) {
-		t.Errorf("pruning 100 of %d takes %v, and of %d %v", many, took, few, prune)
-	}
+	t.Errorf("%s takes longer in a long history, at each of %d tries", what, tries)
 }
 
 func BenchmarkStore(b *testing.B) {

@@ -24,8 +24,9 @@ type backlogAsker interface {
 }
 
 // backlogs believes how much of each user waits in the backlog: what the stream said last, and what this instance and, as far as
-// their hints come through, the others have added since. A belief that is wrong lets a few more wait than may, or lets a call
-// overtake those that wait; it loses nothing.
+// their hints come through, the others have added since. A belief that is wrong lets more wait than may: as many as calls are under way
+// at all APIs together, with those whose hints are on their way to another API, or are lost until the stream is asked again. Or it lets
+// a call overtake those that wait. It loses nothing. A limit that nobody is at is never held against a call for longer than backlogMemory.
 type backlogs struct {
 	ask   backlogAsker
 	now   func() time.Time
@@ -144,12 +145,10 @@ func (b *userBacklog) refresh(ctx context.Context) error {
 	}
 	if q != nil {
 		b.mu.Unlock()
-		select {
-		case <-q.done:
-			return q.err
-		case <-ctx.Done():
-			return ctx.Err()
+		if again, err := q.wait(ctx); !again {
+			return err
 		}
+		return b.refresh(ctx)
 	}
 	q = &slotQuestion{done: make(chan struct{})}
 	b.asking = q

@@ -68,7 +68,11 @@ func (b *faultyBus) Pending(ctx context.Context, group string) (int, error) {
 	if err := b.meet("Pending"); err != nil {
 		return 0, err
 	}
-	return b.Bus.Pending(ctx, group)
+	n, err := b.Bus.Pending(ctx, group)
+	for b.again(ctx, err) {
+		n, err = b.Bus.Pending(ctx, group)
+	}
+	return n, err
 }
 
 // waiting is an API that leads, with a user ann and her function, where many may wait beyond her limit.

@@ -1,12 +1,14 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"faena.dev/faena/internal/faena"
@@ -63,17 +65,50 @@ func TestControl_Backlog(t *testing.T) {
 	}
 }
 
-// The limit holds for all APIs together: each hears of what the others have added.
+// The limit holds for all APIs together: each hears of what the others have added. One call after the other, at one API and the next,
+// exactly as many wait as may.
 func TestControl_Backlog_LimitOfAll(t *testing.T) {
 	t.Parallel()
-	const limit, callers, calls = 100, 4, 60
+	const limit = 30
+	one := waiting(t, 1, waits(limit))
+	two := one.another("api-2", several, waits(limit))
+	apis := []*rig{one, two}
+	one.worker(0, echo)
+	one.accepted("in the slot")
+	for i := range limit {
+		apis[i%2].accepted("x")
+		for _, api := range apis {
+			faenatest.Eventually(t, patience, "all APIs know", func() bool {
+				b := api.backlogs.of(group, "ann")
+				noError(t, b.refresh(t.Context()))
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				return b.size == i+1
+			})
+		}
+	}
+	for i := range 10 {
+		_, err := apis[i%2].send("x")
+		if e := isKind(t, err, faena.KindLimit); e.Reason != "backlog_full" {
+			t.Errorf("one more: %+v", e)
+		}
+	}
+	if n := one.inBacklog("ann"); n != limit {
+		t.Errorf("%d wait", n)
+	}
+}
+
+// At the same time they may let in as many more as calls are under way at all of them.
+func TestControl_Backlog_LimitOfAll_AtOnce(t *testing.T) {
+	t.Parallel()
+	const limit, underWay, calls = 100, 8, 60
 	one := waiting(t, 1, waits(limit))
 	two := one.another("api-2", several, waits(limit))
 	one.worker(0, echo)
 	one.accepted("in the slot")
 	var accepted, refused atomic.Int64
 	var wg sync.WaitGroup
-	for k := range 2 * callers {
+	for k := range underWay {
 		api := []*rig{one, two}[k%2]
 		wg.Go(func() {
 			for range calls {
@@ -86,18 +121,17 @@ func TestControl_Backlog_LimitOfAll(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// What is on its way to the other API, or back to one that has just asked the stream, is counted not at all or twice.
-	if n := accepted.Load(); n < limit-2*callers || n > limit+2*callers || n+refused.Load() != 2*callers*calls || one.inBacklog("ann") != int(n) {
+	if n := accepted.Load(); n > limit+underWay || n+refused.Load() != underWay*calls || one.inBacklog("ann") != int(n) {
 		t.Errorf("%d were accepted and %d refused, %d wait", n, refused.Load(), one.inBacklog("ann"))
 	}
 	for _, api := range []*rig{one, two} {
 		faenatest.Eventually(t, patience, "no more are accepted", func() bool { _, err := api.send("x"); return err != nil })
 	}
-	if n := one.inBacklog("ann"); n < limit || n > limit+2*callers {
+	if n := one.inBacklog("ann"); n < limit || n > limit+underWay {
 		t.Errorf("in the end %d wait", n)
 	}
 	if asked := one.bus.count("BacklogSize") + two.bus.count("BacklogSize"); asked > 100 {
-		t.Errorf("%d calls asked the stream %d times", 2*callers*calls, asked)
+		t.Errorf("%d calls asked the stream %d times", underWay*calls, asked)
 	}
 }
 
@@ -301,6 +335,38 @@ func TestUserBacklog(t *testing.T) {
 			t.Errorf("what was believed last does not count, or is asked for %d times", asked)
 		}
 	}
+}
+
+// Who waits for an answer that another call has asked for, and whose time is over, asks himself.
+func TestUserBacklog_WhoAskedGoesAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone, leave := context.WithCancel(t.Context())
+		n := 0
+		b := newBacklogs(askerFunc(func() (int, error) {
+			if n++; n == 1 {
+				<-gone.Done()
+				return 0, gone.Err()
+			}
+			return 7, nil
+		})).of("default", "ann")
+		var wg sync.WaitGroup
+		for _, c := range []struct {
+			ctx  context.Context
+			want error
+		}{{gone, context.Canceled}, {t.Context(), nil}} {
+			wg.Go(func() {
+				if err := b.add(c.ctx, 10); !errors.Is(err, c.want) {
+					t.Errorf("the error is %v, want %v", err, c.want)
+				}
+			})
+			synctest.Wait() // the first one asks
+		}
+		leave()
+		wg.Wait()
+		if b.size != 8 {
+			t.Errorf("%d are counted", b.size)
+		}
+	})
 }
 
 // A backlog that is nearly full leaves its room to retries.

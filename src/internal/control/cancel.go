@@ -55,8 +55,8 @@ func (c *Control) Cancel(ctx context.Context, user, id string) (faena.Record, er
 		"The activation changed again and again while it was cancelled. Try again.", nil)
 }
 
-// endQueued settles a queued activation for reason, then deletes its message so that its slot is free at once, and
-// tells the API that waits. It returns nil, nil where the activation is not queued any more, or it is late for an attempt that
+// endQueued settles a queued activation for reason, after its dead letter where there is one to write, then deletes its message so that
+// its slot is free at once, and tells the API that waits. It returns nil, nil where the activation is not queued any more, or it is late for an attempt that
 // is over.
 func (c *Control) endQueued(ctx context.Context, seen *faena.Record, reason faena.Reason, message string) (*faena.Record, error) {
 	r, rev, err := c.o.Bus.Record(ctx, seen.Group, seen.User, seen.ID)
@@ -70,8 +70,12 @@ func (c *Control) endQueued(ctx context.Context, seen *faena.Record, reason faen
 	if r.State != faena.StateQueued || late && r.Attempt != seen.Attempt { // a later attempt has a time of its own
 		return nil, nil
 	}
+	was := *r
 	if err := r.Fail(reason, message, clock.Now()); err != nil {
 		return nil, err
+	}
+	if err := c.bury(ctx, &was, reason, message); err != nil {
+		return nil, queueError(err)
 	}
 	if _, err := c.o.Bus.UpdateRecord(ctx, r, rev); errors.Is(err, faena.ErrStale) {
 		return nil, nil

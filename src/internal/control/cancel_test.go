@@ -53,7 +53,7 @@ func TestControl_Cancel_TellsWhoWaits(t *testing.T) {
 	g := newGate()
 	one.worker(1, g.run)
 	held := one.accepted("first")
-	faenatest.Eventually(t, 5*time.Second, "the first runs", func() bool { return g.running.Load() == 1 })
+	faenatest.Eventually(t, patience, "the first runs", func() bool { return g.running.Load() == 1 })
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		rec, err := one.call("second")
@@ -62,7 +62,7 @@ func TestControl_Cancel_TellsWhoWaits(t *testing.T) {
 		}
 	})
 	var queued string
-	faenatest.Eventually(t, 5*time.Second, "the second is queued", func() bool {
+	faenatest.Eventually(t, patience, "the second is queued", func() bool {
 		list, err := two.Activations(t.Context(), faena.HistoryQuery{User: "ann", State: faena.StateQueued, Limit: 10})
 		if err != nil || len(list) != 1 {
 			return false
@@ -138,7 +138,7 @@ func TestControl_Cancel_AtAnyMoment(t *testing.T) {
 	ends := make(map[faena.State]int)
 	for i := range n {
 		var id string
-		faenatest.EventuallyNil(t, 5*time.Second, "it is accepted", func() error {
+		faenatest.EventuallyNil(t, patience, "it is accepted", func() error {
 			rec, err := r.send("x")
 			id = rec.ID
 			return err

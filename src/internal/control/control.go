@@ -80,18 +80,23 @@ type Control struct {
 	users     *cache[faena.User]
 }
 
-// times are how often something is done and how long it may take; tests shorten them before Run.
+// times are how often something is done, how long it may take, and how much of it; tests shorten them before Run.
 type times struct {
 	syncWait    time.Duration // how long a synchronous call waits
 	admitBudget time.Duration // for record and message together
-	groupsEvery time.Duration // the groups are read although nobody announced a change
-	projectAll  time.Duration // the counters of all users are projected
-	sweepEvery  time.Duration // the buckets are listed
-	sweepRest   int           // but pauses at least so many times as long as that took
+	// appearWithin is how long a call waits for the activation that another call with its key is making: longer than admission takes.
+	appearWithin time.Duration
+	releaseFor   time.Duration // that the key of a call that was refused is tried to be freed, or a dead letter to be removed
+	groupsEvery  time.Duration // the groups are read although nobody announced a change
+	projectAll   time.Duration // the counters of all users are projected
+	sweepEvery   time.Duration // the buckets are listed
+	sweepRest    int           // but pauses at least so many times as long as that took
 	// orphanAge is how old a record must be before it is asked whether its message is there: admission takes four seconds at
 	// most.
 	orphanAge  time.Duration
-	pruneEvery time.Duration // old history is looked for
+	pruneEvery time.Duration // old history, and dead letters beyond lettersMost, are looked for
+	// lettersMost is how many dead letters of a user are kept in a group: a tenth of what the group keeps.
+	lettersMost int
 	// driftAfter is how long a user's records and messages must be the same different numbers: then that is no matter of a moment.
 	driftAfter time.Duration
 	// claimWithin is how long an Idempotency-Key may stand for an activation that is nowhere.
@@ -99,8 +104,9 @@ type times struct {
 }
 
 func usualTimes() times {
-	return times{syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget, groupsEvery: 10 * time.Second, projectAll: time.Minute,
-		sweepEvery: 5 * time.Second, sweepRest: 20, orphanAge: time.Minute, pruneEvery: time.Minute, driftAfter: 8 * time.Second,
+	return times{syncWait: faena.SyncWait, admitBudget: faena.AdmitBudget, appearWithin: faena.AdmitBudget + time.Second, releaseFor: 2 * time.Second,
+		groupsEvery: 10 * time.Second, projectAll: time.Minute,
+		sweepEvery: 5 * time.Second, sweepRest: 20, orphanAge: time.Minute, pruneEvery: time.Minute, driftAfter: 8 * time.Second, lettersMost: 10_000,
 		claimWithin: faena.ClaimWithin}
 }
 

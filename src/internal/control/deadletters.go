@@ -155,6 +155,9 @@ func (c *Control) redrive(ctx context.Context, l *letter, call faena.ActivationR
 		return faena.Record{}, &faena.Error{Kind: faena.KindConflict, Reason: "dead_letter_unreadable", Component: faena.ComponentQueue,
 			Message: "The message of the activation cannot be read, so it cannot be run again. Make the call anew, and purge the dead letter."}
 	}
+	if r, made, err := c.redriven(ctx, l); made || err != nil {
+		return r, err
+	}
 	if err := c.sameFunction(ctx, l); err != nil {
 		return faena.Record{}, err
 	}
@@ -162,8 +165,10 @@ func (c *Control) redrive(ctx context.Context, l *letter, call faena.ActivationR
 	if err != nil {
 		return faena.Record{}, err
 	}
-	r, _, err := c.once(ctx, "redrive-"+l.ID, faena.ActivationRequest{User: l.User, Function: l.Function, Revision: l.Revision, Parameter: parameter,
-		Async: true, Traceparent: call.Traceparent, RequestID: call.RequestID, RedrivenFrom: l.ID})
+	o := order{c: c, hash: "redrive-" + l.ID, req: faena.ActivationRequest{User: l.User, Function: l.Function, Revision: l.Revision, Parameter: parameter,
+		Async: true, Traceparent: call.Traceparent, RequestID: call.RequestID, RedrivenFrom: l.ID}}
+	o.note = func(ctx context.Context, id string) error { return c.noteRedrive(ctx, l, id) }
+	r, _, err := o.once(ctx)
 	if err != nil {
 		return faena.Record{}, err
 	}
@@ -171,11 +176,69 @@ func (c *Control) redrive(ctx context.Context, l *letter, call faena.ActivationR
 	if r.State.Terminal() && r.Attempt == 0 { // an earlier redrive's, which was not run: the dead letter is all that is left
 		return r, nil
 	}
+	c.dropRedriven(ctx, l, &r)
+	return r, nil
+}
+
+// noteRedrive writes into the dead letter which activation is being made of it: the claim lasts for a day only.
+func (c *Control) noteRedrive(ctx context.Context, l *letter, id string) error {
+	if l.Redriven == id {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.admitBudget)
+	defer cancel()
+	for pause := newPause(); ; {
+		d := l.DeadLetter
+		d.Redriven = id
+		seq, err := c.o.Bus.ReplaceDeadLetter(ctx, &d, l.seq)
+		if err == nil {
+			l.DeadLetter, l.seq = d, seq
+			return nil
+		}
+		stale := errors.Is(err, faena.ErrStale)
+		if !stale && !transient(err) {
+			return queueError(err)
+		}
+		there, looked := c.readLetter(ctx, letterKey{l.Group, l.User, l.ID})
+		switch {
+		case looked == nil && there.Redriven == id: // by a try whose answer was lost
+			*l = there
+			return nil
+		case stale && (looked == nil || faena.IsKind(looked, faena.KindNotFound)):
+			return &faena.Error{Kind: faena.KindConflict, Reason: reasonInProgress, Component: faena.ComponentAPI, Activation: id, Retryable: true,
+				RetryAfter: time.Second, Message: "The dead letter was removed, or run again, at the same moment. Try again."}
+		case pause.wait(ctx) != nil:
+			return queueError(err)
+		}
+	}
+}
+
+// redriven finishes a redrive that was cut short, where it had made its activation, and returns that. What it has made and was never
+// started is for the claim to judge, as long as that lasts. KindGone where it would be from before what history has: nobody knows.
+func (c *Control) redriven(ctx context.Context, l *letter) (r faena.Record, made bool, err error) {
+	if l.Redriven == "" {
+		return r, false, nil
+	}
+	r, err = c.Activation(ctx, l.User, l.Redriven)
+	switch {
+	case faena.IsKind(err, faena.KindGone):
+		return r, false, gone("redrive_expired", fmt.Sprintf("It was being run again as activation %s, and history does not go back so far that "+
+			"it could be said what has become of that. Make the call anew, and purge the dead letter.", l.Redriven))
+	case faena.IsKind(err, faena.KindNotFound), err == nil && r.State.Terminal() && r.Attempt == 0:
+		return faena.Record{}, false, nil
+	case err != nil:
+		return r, false, err
+	}
+	c.dropRedriven(ctx, l, &r)
+	return r, true, nil
+}
+
+// dropRedriven removes the dead letter of what was made again.
+func (c *Control) dropRedriven(ctx context.Context, l *letter, r *faena.Record) {
 	if err := c.dropLetter(ctx, l); err != nil {
-		c.logOf(&r).Warn("the dead letter of an activation that was made again could not be removed; it is not run a second time",
+		c.logOf(r).Warn("the dead letter of an activation that was made again could not be removed; it is not run a second time",
 			"dead_letter", l.ID, "error", err)
 	}
-	return r, nil
 }
 
 // letterParameter reads the parameter. KindNotFound where the dead letter was removed meanwhile, and with it the parameter.
@@ -235,12 +298,12 @@ func revisionOf(rev *faena.Revision, r *faena.Record) bool {
 
 // dropLetter removes a dead letter, then the parameter that was kept for it.
 func (c *Control) dropLetter(ctx context.Context, l *letter) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseFor)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.releaseFor)
 	defer cancel()
 	if err := c.o.Bus.DeleteDeadLetter(ctx, l.Group, l.seq); err != nil {
 		return queueError(err)
 	}
-	if l.Parameter.Object != "dead."+l.ID { // whatever a worker has named
+	if l.Parameter.Object != keptParameter(l.ID) { // whatever a worker has named
 		return nil
 	}
 	return queueError(c.deleteObject(ctx, l.Group, l.Parameter.Object))

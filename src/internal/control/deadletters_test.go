@@ -45,8 +45,10 @@ func (r *rig) letters(user string) (ids []string) {
 // A dead letter is made an activation of, once, whoever asks for it at the same time and whatever the first one has come to.
 func TestControl_Redrive(t *testing.T) {
 	t.Parallel()
-	r := start(t, several)
-	other := r.another("api-2", several)
+	r := start(t, several, unhurried)
+	other := r.another("api-2", several, unhurried)
+	r.bus.patient.Store(true)
+	other.bus.patient.Store(true)
 	r.user("ann", 10)
 	r.deploy("ann", "f")
 	w := r.worker(2, echo)
@@ -127,6 +129,56 @@ func TestControl_Redrive(t *testing.T) {
 			t.Errorf("first it is %s, then %s; %d ran, left are %v", first.ID, again.ID, w.ran.Load(), r.letters("ann"))
 		}
 	})
+	t.Run("KilledADayAgo", func(t *testing.T) {
+		id := r.deadLetter()
+		r.bus.on("DeleteDeadLetter", func() error { return errors.New("killed") })
+		first, err := r.Redrive(t.Context(), "ann", id, faena.ActivationRequest{})
+		r.bus.on("DeleteDeadLetter", nil)
+		noError(t, err)
+		r.becomes(first.ID, faena.StateSucceeded)
+		noError(t, r.bus.DropKeys(t.Context(), "ann")) // as their age does
+		again, err := other.Redrive(t.Context(), "ann", id, faena.ActivationRequest{})
+		noError(t, err)
+		if again.ID != first.ID || w.ran.Load() != 3 || len(r.letters("ann")) > 0 {
+			t.Errorf("first it is %s, then %s; %d ran, left are %v", first.ID, again.ID, w.ran.Load(), r.letters("ann"))
+		}
+	})
+	t.Run("KilledADayAgoBeforeItMadeOne", func(t *testing.T) {
+		never, err := r.o.NewID("ann", group)
+		noError(t, err)
+		id := r.deadLetter(func(d *faena.DeadLetter) { d.Redriven = never })
+		made, err := r.Redrive(t.Context(), "ann", id, faena.ActivationRequest{})
+		noError(t, err)
+		if rec := r.becomes(made.ID, faena.StateSucceeded); rec.RedrivenFrom != id || w.ran.Load() != 4 || len(r.letters("ann")) > 0 {
+			t.Errorf("it is %+v; %d ran, left are %v", rec, w.ran.Load(), r.letters("ann"))
+		}
+	})
+	t.Run("WithALostAnswer", func(t *testing.T) {
+		id := r.deadLetter()
+		n := 0
+		r.bus.on("ReplacedDeadLetter", func() error {
+			if n++; n == 1 {
+				return faena.ErrUnknown
+			}
+			return nil
+		})
+		defer r.bus.on("ReplacedDeadLetter", nil)
+		made, err := r.Redrive(t.Context(), "ann", id, faena.ActivationRequest{})
+		noError(t, err)
+		if rec := r.becomes(made.ID, faena.StateSucceeded); rec.RedrivenFrom != id || w.ran.Load() != 5 || len(r.letters("ann")) > 0 {
+			t.Errorf("it is %+v; %d ran, left are %v", rec, w.ran.Load(), r.letters("ann"))
+		}
+	})
+	t.Run("RemovedMeanwhile", func(t *testing.T) {
+		id := r.deadLetter()
+		l, err := r.letterOf(t.Context(), "ann", id)
+		noError(t, err)
+		noError(t, other.PurgeDeadLetter(t.Context(), "ann", id))
+		_, err = r.redrive(t.Context(), &l, faena.ActivationRequest{})
+		if e := isKind(t, err, faena.KindConflict); !e.Retryable || len(r.letters("ann")) > 0 || w.ran.Load() != 5 {
+			t.Errorf("the error is %+v; %d ran, left are %v", e, w.ran.Load(), r.letters("ann"))
+		}
+	})
 	r.empty()
 }
 
@@ -145,6 +197,10 @@ func TestControl_Redrive_Refused(t *testing.T) {
 	r.deploy("ann", "remade")
 	going := r.accepted("x")
 	r.deadLetter(func(d *faena.DeadLetter) { d.ID = going })
+	forgotten := endedAgo(10 * 24 * time.Hour)
+	noError(t, r.documents.Insert(t.Context(), []faena.Record{forgotten}))
+	_, err := r.documents.Prune(t.Context(), time.Now().Add(-8*24*time.Hour), 10)
+	noError(t, err)
 	for name, c := range map[string]struct {
 		id     string
 		kind   faena.Kind
@@ -155,6 +211,7 @@ func TestControl_Redrive_Refused(t *testing.T) {
 		"AFunctionThatWasMadeAgain": {remade, faena.KindGone, "revision_gone"},
 		"AParameterThatIsGone":      {r.deadLetter(func(d *faena.DeadLetter) { d.Parameter = faena.Blob{Size: 1, Object: "dead." + d.ID} }), faena.KindGone, "parameter_expired"},
 		"AnActivationThatGoesOn":    {going, faena.KindConflict, "not_ended"},
+		"ARedriveThatIsForgotten":   {r.deadLetter(func(d *faena.DeadLetter) { d.Redriven = forgotten.ID }), faena.KindGone, "redrive_expired"},
 		"AMessageThatCannotBeRead":  {r.deadLetter(func(d *faena.DeadLetter) { d.Raw = []byte("?") }), faena.KindConflict, "dead_letter_unreadable"},
 		"ALetterThatCannotBeRead":   {r.deadLetter(func(d *faena.DeadLetter) { d.Schema = faena.SchemaVersion + 7 }), faena.KindConflict, "dead_letter_unreadable"},
 		"AnActivationThatHasNone":   {"01a2167f-adca-704f-a39e-08292f7d67a5", faena.KindNotFound, "dead_letter_not_found"},
@@ -171,7 +228,7 @@ func TestControl_Redrive_Refused(t *testing.T) {
 			}
 		})
 	}
-	if n, err := r.PurgeDeadLetters(t.Context(), faena.DeadLetterQuery{User: "ann"}); n != 7 || err != nil {
+	if n, err := r.PurgeDeadLetters(t.Context(), faena.DeadLetterQuery{User: "ann"}); n != 8 || err != nil {
 		t.Errorf("%d are purged, %v", n, err)
 	}
 	if left := r.letters("ann"); len(left) > 0 {
@@ -245,7 +302,8 @@ func TestControl_Redrive_OtherGroup(t *testing.T) {
 // All are run again, oldest first, as far as the limits let them through; what was refused can be tried later.
 func TestControl_RedriveAll(t *testing.T) {
 	t.Parallel()
-	r := start(t, func(_ *rig, o *Options, _ *times) { o.BacklogLimit = 0 })
+	r := start(t, unhurried, func(_ *rig, o *Options, _ *times) { o.BacklogLimit = 0 })
+	r.bus.patient.Store(true)
 	r.user("ann", 2)
 	r.user("bob", 1)
 	r.deploy("ann", "f")
@@ -355,6 +413,8 @@ func TestControl_Deploy_Everywhere(t *testing.T) {
 	t.Parallel()
 	r := start(t, several)
 	other := r.another("api-2", several)
+	r.hearsOnly()
+	other.hearsOnly()
 	r.user("ann", 10)
 	r.worker(2, func(j *job) (string, faena.Reason) { return j.message.Revision.Digest, "" })
 	var last string
@@ -368,7 +428,7 @@ func TestControl_Deploy_Everywhere(t *testing.T) {
 		if rec, err := at.call(""); err != nil || string(rec.Result.Inline) != rev.Digest {
 			t.Fatalf("deployment %d: %s ran where it was made, want %s; %v", i, rec.Result.Inline, rev.Digest, err)
 		}
-		faenatest.EventuallyNil(t, time.Second, "the other instance runs it too", func() error {
+		faenatest.EventuallyNil(t, patience, "the other instance runs it too", func() error {
 			rec, err := there.call("")
 			if err == nil && string(rec.Result.Inline) != rev.Digest {
 				err = fmt.Errorf("%s ran", rec.Result.Inline)
@@ -377,7 +437,7 @@ func TestControl_Deploy_Everywhere(t *testing.T) {
 		})
 		last = rev.Digest
 	}
-	faenatest.EventuallyNil(t, time.Second, "what is known is run while the store is away", func() error { // when the last announcement has come
+	faenatest.EventuallyNil(t, patience, "what is known is run while the store is away", func() error { // when the last announcement has come
 		_, err := other.call("")
 		noError(t, err)
 		other.documents.away.Store(true)
@@ -389,12 +449,12 @@ func TestControl_Deploy_Everywhere(t *testing.T) {
 		return err
 	})
 	noError(t, r.Delete(t.Context(), "ann", "f", faena.Condition{}))
-	faenatest.Eventually(t, time.Second, "it is gone at the other instance too", func() bool {
+	faenatest.Eventually(t, patience, "it is gone at the other instance too", func() bool {
 		_, err := other.call("")
 		return faena.IsKind(err, faena.KindNotFound)
 	})
 	r.deploy("ann", "f")
-	faenatest.EventuallyNil(t, time.Second, "it is there again", func() error {
+	faenatest.EventuallyNil(t, patience, "it is there again", func() error {
 		rec, err := other.call("")
 		if err == nil && (rec.Revision != 1 || string(rec.Result.Inline) == last) {
 			err = fmt.Errorf("of a function that was made again %+v", rec)

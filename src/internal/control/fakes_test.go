@@ -25,6 +25,7 @@ type observer struct {
 	leads    bool
 	swept    map[faena.Reason]int
 	pruned   int
+	trimmed  int
 }
 
 func (o *observer) Admitted(string, bool) {
@@ -67,6 +68,18 @@ func (o *observer) Pruned(n int) {
 	o.mu.Lock()
 	o.pruned += n
 	o.mu.Unlock()
+}
+
+func (o *observer) Trimmed(n int) {
+	o.mu.Lock()
+	o.trimmed += n
+	o.mu.Unlock()
+}
+
+func (o *observer) trimmedSoFar() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.trimmed
 }
 
 func (o *observer) Released(string) {

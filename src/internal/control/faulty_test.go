@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,6 +89,7 @@ type faultyBus struct {
 	gate    halt
 	created atomic.Int64
 	full    atomic.Bool  // Fill says so
+	patient atomic.Bool  // what is read is asked for again where the server takes longer than it may: the machine is busy
 	older   atomic.Int64 // claims are by so much, a time.Duration
 	faults  sync.Mutex
 	publish func(m *faena.Message) (err error, after bool)
@@ -100,6 +102,11 @@ func (b *faultyBus) meet(method string) error {
 	err := b.ask(method)
 	b.gate.pass()
 	return err
+}
+
+// again reports whether a read is to be made again.
+func (b *faultyBus) again(ctx context.Context, err error) bool {
+	return b.patient.Load() && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
 }
 
 func (b *faultyBus) onPublish(fn func(m *faena.Message) (err error, after bool)) {
@@ -159,11 +166,43 @@ func (b *faultyBus) ClaimKey(ctx context.Context, user, hash string, claim *faen
 	return there, mine, rev, age + time.Duration(b.older.Load()), err
 }
 
+func (b *faultyBus) DropKey(ctx context.Context, user, hash string, rev uint64) error {
+	if err := b.meet("DropKey"); err != nil {
+		return err
+	}
+	return b.Bus.DropKey(ctx, user, hash, rev)
+}
+
 func (b *faultyBus) DeleteDeadLetter(ctx context.Context, group string, seq uint64) error {
 	if err := b.meet("DeleteDeadLetter"); err != nil {
 		return err
 	}
 	return b.Bus.DeleteDeadLetter(ctx, group, seq)
+}
+
+func (b *faultyBus) DeadLetterIDs(ctx context.Context, group, user string) (map[string][]string, error) {
+	if err := b.meet("DeadLetterIDs"); err != nil {
+		return nil, err
+	}
+	return b.Bus.DeadLetterIDs(ctx, group, user)
+}
+
+func (b *faultyBus) ReplaceDeadLetter(ctx context.Context, d *faena.DeadLetter, seq uint64) (uint64, error) {
+	if err := b.meet("ReplaceDeadLetter"); err != nil {
+		return 0, err
+	}
+	next, err := b.Bus.ReplaceDeadLetter(ctx, d, seq)
+	if lost := b.ask("ReplacedDeadLetter"); lost != nil {
+		return 0, lost
+	}
+	return next, err
+}
+
+func (b *faultyBus) PutDeadLetter(ctx context.Context, d *faena.DeadLetter) error {
+	if err := b.meet("PutDeadLetter"); err != nil {
+		return err
+	}
+	return b.Bus.PutDeadLetter(ctx, d)
 }
 
 func (b *faultyBus) Fill(ctx context.Context, group string) (float64, string, uint64, error) {
@@ -181,14 +220,22 @@ func (b *faultyBus) Record(ctx context.Context, group, user, id string) (*faena.
 	if err := b.meet("Record"); err != nil {
 		return nil, 0, err
 	}
-	return b.Bus.Record(ctx, group, user, id)
+	r, rev, err := b.Bus.Record(ctx, group, user, id)
+	for b.again(ctx, err) {
+		r, rev, err = b.Bus.Record(ctx, group, user, id)
+	}
+	return r, rev, err
 }
 
 func (b *faultyBus) RecordAge(ctx context.Context, group, user, id string) (*faena.Record, uint64, time.Duration, error) {
 	if err := b.meet("RecordAge"); err != nil {
 		return nil, 0, 0, err
 	}
-	return b.Bus.RecordAge(ctx, group, user, id)
+	r, rev, age, err := b.Bus.RecordAge(ctx, group, user, id)
+	for b.again(ctx, err) {
+		r, rev, age, err = b.Bus.RecordAge(ctx, group, user, id)
+	}
+	return r, rev, age, err
 }
 
 func (b *faultyBus) UpdateRecord(ctx context.Context, r *faena.Record, rev uint64) (uint64, error) {
@@ -223,7 +270,11 @@ func (b *faultyBus) SlotMessage(ctx context.Context, group, user string, slot in
 	if err := b.meet("SlotMessage"); err != nil {
 		return "", 0, err
 	}
-	return b.Bus.SlotMessage(ctx, group, user, slot)
+	id, seq, err := b.Bus.SlotMessage(ctx, group, user, slot)
+	for b.again(ctx, err) {
+		id, seq, err = b.Bus.SlotMessage(ctx, group, user, slot)
+	}
+	return id, seq, err
 }
 
 func (b *faultyBus) DeleteMessage(ctx context.Context, group string, seq uint64) error {

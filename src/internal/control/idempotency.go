@@ -17,10 +17,6 @@ import (
 )
 
 const (
-	// appearWithin is how long a call waits for the activation that another call with its key is making: longer than admission takes.
-	appearWithin = faena.AdmitBudget + time.Second
-	// releaseFor bounds how long it is tried to free the key of a call that was refused.
-	releaseFor = 2 * time.Second
 	// attendAtMost is the longest pause between two looks at the activation that another call has made: no Completed comes of it.
 	attendAtMost = time.Second
 )
@@ -32,7 +28,7 @@ const (
 // where that was removed from history. A call that is refused frees the key, and an activation that has ended without ever being
 // started, for want of a worker, of time or of its message, does so at the next call.
 func (c *Control) ActivateOnce(ctx context.Context, key string, req faena.ActivationRequest) (r faena.Record, replayed bool, err error) {
-	r, replayed, err = c.once(ctx, keyHash(req.User, key), req)
+	r, replayed, err = (&order{c: c, hash: keyHash(req.User, key), req: req}).once(ctx)
 	if e, ok := asError(err); ok && (e.Reason == reasonMismatch || e.Reason == reasonInProgress) {
 		c.refused(err)
 	}
@@ -56,15 +52,15 @@ const (
 //
 //	claim ──mine──► admit under the claim's id ──refused──► free the claim
 //	  │
-//	  └─another's─► the activation is found ─────────────► that is the answer, or, where it was never started, claim anew
-//	               it is nowhere, the claim is young ────► look again, then idempotency_in_progress
-//	               it is nowhere, its API must be dead ──► admit under the claim's id: a record is created once
-func (c *Control) once(ctx context.Context, hash string, req faena.ActivationRequest) (faena.Record, bool, error) {
-	o := order{c: c, hash: hash, req: req}
+//	  └─another's─► the activation was accepted ─────────► that is the answer, or, where it was never started, claim anew
+//	               it was not, and the claim is young ───► look again, then idempotency_in_progress
+//	               it is nowhere, its API must be dead ──► renew the claim, admit under its id: a record is created once
+//	               its record has no message, likewise ──► settle it as lost, claim anew
+func (o *order) once(ctx context.Context) (faena.Record, bool, error) {
 	if err := o.prepare(ctx); err != nil {
 		return faena.Record{}, false, err
 	}
-	deadline := time.Now().Add(appearWithin)
+	deadline := time.Now().Add(o.c.appearWithin)
 	tried := false // to admit it ourselves
 	for pause := newPause(); ; {
 		k, err := o.hold(ctx)
@@ -80,7 +76,7 @@ func (c *Control) once(ctx context.Context, hash string, req faena.ActivationReq
 		r, err := o.find(ctx, k)
 		switch {
 		case err == nil && neverStarted(&r):
-			if err := c.o.Bus.DropKey(ctx, req.User, hash, k.rev); err != nil {
+			if err := o.c.o.Bus.DropKey(ctx, o.req.User, o.hash, k.rev); err != nil {
 				return faena.Record{}, false, queueError(err)
 			}
 			tried = false
@@ -91,11 +87,18 @@ func (c *Control) once(ctx context.Context, hash string, req faena.ActivationReq
 		case err == nil:
 			r, err = o.replay(ctx, r)
 			return r, true, err
+		case unanswered(err) && time.Now().Before(deadline): // as admission does, it asks again
 		case !faena.IsKind(err, faena.KindNotFound):
 			return faena.Record{}, false, err
-		case k.age >= c.claimWithin:
-			if r, err := o.admit(ctx, k); !isReason(err, reasonTaken) {
-				return r, false, err
+		case k.age >= o.c.claimWithin:
+			taken, err := o.takeOver(ctx, &k)
+			if err != nil {
+				return faena.Record{}, false, err
+			}
+			if taken {
+				if r, err := o.admit(ctx, k); !isReason(err, reasonTaken) {
+					return r, false, err
+				}
 			}
 		}
 		if time.Now().After(deadline) { // also where its id is taken by what cannot be read
@@ -112,7 +115,8 @@ type order struct {
 	c     *Control
 	hash  string
 	req   faena.ActivationRequest
-	group string // of its function
+	note  func(ctx context.Context, id string) error // optional: is told which activation is about to be admitted
+	group string                                     // of its function
 	claim faena.IdempotencyClaim
 }
 
@@ -189,7 +193,14 @@ func (o *order) admit(ctx context.Context, k claimed) (faena.Record, error) {
 	failpoint.Hit("api/key-claimed")
 	req := o.req
 	req.ID = k.ID
-	r, err := o.c.Activate(ctx, req)
+	var r faena.Record
+	var err error
+	if o.note != nil {
+		err = o.note(ctx, k.ID)
+	}
+	if err == nil {
+		r, err = o.c.Activate(ctx, req)
+	}
 	if err != nil && o.nothingStored(ctx, k, err) {
 		o.release(ctx, k)
 	}
@@ -208,7 +219,7 @@ func (o *order) nothingStored(ctx context.Context, k claimed, err error) bool {
 			return true
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseFor)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.c.releaseFor)
 	defer cancel()
 	_, _, err = o.c.find(ctx, o.req.User, k.ID) // the caller may have gone away before admission, or after it
 	return faena.IsKind(err, faena.KindNotFound)
@@ -216,7 +227,7 @@ func (o *order) nothingStored(ctx context.Context, k claimed, err error) bool {
 
 // release frees the key. Where that cannot be, a call admits the activation faena.ClaimWithin later.
 func (o *order) release(ctx context.Context, k claimed) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseFor)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.c.releaseFor)
 	defer cancel()
 	for pause := newPause(); ; {
 		err := o.c.o.Bus.DropKey(ctx, o.req.User, o.hash, k.rev)
@@ -230,16 +241,46 @@ func (o *order) release(ctx context.Context, k claimed) {
 	}
 }
 
-// find looks for the activation that the key stands for; KindNotFound where there is none, KindGone where it was removed.
-func (o *order) find(ctx context.Context, k claimed) (faena.Record, error) {
-	r, _, err := o.c.find(ctx, o.req.User, k.ID)
-	if err == nil {
-		return *r, nil
+// takeOver makes the claim of an API that must be dead this call's, so that one that only slept cannot free the key. An id that is too
+// old for an activation is given up.
+func (o *order) takeOver(ctx context.Context, k *claimed) (taken bool, err error) {
+	if id, err := uuid.Parse(k.ID); err != nil || o.c.o.Bus.ServerNow().Sub(admitted(id)) > faena.IdempotencyTTL/2 {
+		return false, queueError(o.c.o.Bus.DropKey(ctx, o.req.User, o.hash, k.rev))
 	}
+	rev, err := o.c.o.Bus.RenewKey(ctx, o.req.User, o.hash, &k.IdempotencyClaim, k.rev)
+	if errors.Is(err, faena.ErrStale) || transient(err) {
+		return false, nil // somebody else was first, or it is seen at the next look
+	}
+	if err != nil {
+		return false, queueError(err)
+	}
+	k.rev = rev
+	return true, nil
+}
+
+// find looks for the activation that the key stands for; KindNotFound where there is none, or it is not accepted yet: its record comes
+// before its message. KindGone where it was removed.
+func (o *order) find(ctx context.Context, k claimed) (faena.Record, error) {
+	r, rev, err := o.c.find(ctx, o.req.User, k.ID)
 	if faena.IsKind(err, faena.KindNotFound) && k.age > o.c.claimWithin {
 		err = o.c.absent(ctx, k.ID, err)
 	}
-	return faena.Record{}, err
+	if err != nil {
+		return faena.Record{}, err
+	}
+	if r.State != faena.StateQueued || r.Attempt > 0 {
+		return *r, nil
+	}
+	there, err := o.c.inPlace(ctx, r)
+	if err == nil && !there {
+		err = faena.NotFound("activation", k.ID)
+		if k.age >= o.c.claimWithin { // nobody will publish it
+			if lost := o.c.lose(ctx, r, rev); !errors.Is(lost, faena.ErrStale) {
+				err = lost
+			}
+		}
+	}
+	return *r, queueError(err)
 }
 
 // replay answers with an activation that an earlier call has made.
@@ -294,6 +335,11 @@ func (c *Control) attend(ctx context.Context, r *faena.Record) (*faena.Record, e
 func neverStarted(r *faena.Record) bool {
 	return r.State.Terminal() && r.Attempt == 0 && (r.Reason == faena.ReasonCancelled && r.Message == notConfirmed ||
 		slices.Contains([]faena.Reason{faena.ReasonNoWorker, faena.ReasonExpired, faena.ReasonWorkerLost}, r.Reason))
+}
+
+// unanswered reports whether an error says that the queue did not answer.
+func unanswered(err error) bool {
+	return faena.IsKind(err, faena.KindUnavailable) && isReason(err, "queue_unavailable")
 }
 
 func isReason(err error, reason string) bool {

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
@@ -43,8 +42,8 @@ func TestControl_Limit_ExactlyN(t *testing.T) {
 				refused.Add(1)
 			})
 		}
-		faenatest.Eventually(t, 20*time.Second, "all others are refused", func() bool { return refused.Load() == calls-limit })
-		faenatest.Eventually(t, 5*time.Second, "the limit runs", func() bool { return g.running.Load() == limit })
+		faenatest.Eventually(t, patience, "all others are refused", func() bool { return refused.Load() == calls-limit })
+		faenatest.Eventually(t, patience, "the limit runs", func() bool { return g.running.Load() == limit })
 		one.nats.counters(t, "ann", map[string]string{activeCounter: fmt.Sprint(limit)})
 		close(g.open)
 		wg.Wait()
@@ -55,7 +54,7 @@ func TestControl_Limit_ExactlyN(t *testing.T) {
 		w.does(g.run)
 	}
 	one.stored(2 * limit)
-	faenatest.Eventually(t, 5*time.Second, "all have ended", func() bool {
+	faenatest.Eventually(t, patience, "all have ended", func() bool {
 		active, err := one.bus.ActiveByUser(t.Context(), group)
 		return err == nil && len(active) == 0
 	})
@@ -86,7 +85,7 @@ func TestControl_Limit_OneAfterTheOther(t *testing.T) {
 	for i := range 20 {
 		id := r.accepted(fmt.Sprint(i))
 		r.becomes(id, faena.StateSucceeded)
-		faenatest.Eventually(t, 5*time.Second, "its slot is free", func() bool {
+		faenatest.Eventually(t, patience, "its slot is free", func() bool {
 			busy, err := r.bus.BusySlots(t.Context(), group, "ann")
 			return err == nil && len(busy) == 0
 		})
@@ -136,7 +135,7 @@ func TestControl_Limit_Changes(t *testing.T) {
 	if n := w.ran.Load(); int(n) != len(ids)-1 {
 		t.Errorf("%d ran, want %d", n, len(ids)-1)
 	}
-	faenatest.EventuallyNil(t, 5*time.Second, "there is room again", func() error { _, err := r.send("x"); return err })
+	faenatest.EventuallyNil(t, patience, "there is room again", func() error { _, err := r.send("x"); return err })
 	r.stored(len(ids) + 1)
 	r.quiet()
 }
@@ -172,7 +171,7 @@ func TestControl_Limit_Asynchronous(t *testing.T) {
 					}
 				})
 			}
-			faenatest.Eventually(t, 5*time.Second, "all slots are in use", func() bool { return g.running.Load() == int64(c.limit) })
+			faenatest.Eventually(t, patience, "all slots are in use", func() bool { return g.running.Load() == int64(c.limit) })
 			_, err = r.call("one too many")
 			isKind(t, err, faena.KindLimit)
 			close(g.open)

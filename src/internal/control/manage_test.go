@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
@@ -57,6 +56,7 @@ func TestControl_SetPassword(t *testing.T) {
 	t.Parallel()
 	r := start(t)
 	other := r.another("api-2")
+	other.hearsOnly()
 	r.user("ann", 1)
 	noError(t, r.SetPassword(t.Context(), "ann", "new"))
 	u, err := other.Profile(t.Context(), "ann")
@@ -65,7 +65,7 @@ func TestControl_SetPassword(t *testing.T) {
 		t.Errorf("the hash is %q", u.PasswordHash)
 	}
 	noError(t, r.SetPassword(t.Context(), "ann", "newer"))
-	faenatest.EventuallyNil(t, 5*time.Second, "the other API has forgotten it", func() error {
+	faenatest.EventuallyNil(t, patience, "the other API has forgotten it", func() error {
 		u, err := other.Profile(t.Context(), "ann")
 		if err == nil && u.PasswordHash != "hash of newer" {
 			err = errors.New(u.PasswordHash)
@@ -85,6 +85,7 @@ func TestControl_DeleteUser(t *testing.T) {
 	t.Parallel()
 	r := start(t)
 	other := r.another("api-2")
+	other.hearsOnly()
 	r.user("ann", 10)
 	r.deploy("ann", "f")
 	g := newGate()
@@ -95,12 +96,12 @@ func TestControl_DeleteUser(t *testing.T) {
 	r.stored(1)
 	w.does(g.run)
 	r.accepted("running")
-	faenatest.Eventually(t, 5*time.Second, "one runs", func() bool { return g.running.Load() == 1 })
+	faenatest.Eventually(t, patience, "one runs", func() bool { return g.running.Load() == 1 })
 	r.accepted("queued")
 	r.accepted("queued")
 
 	noError(t, r.DeleteUser(t.Context(), "ann"))
-	faenatest.Eventually(t, 5*time.Second, "nothing is live", func() bool {
+	faenatest.Eventually(t, patience, "nothing is live", func() bool {
 		live, err := r.bus.LiveRecords(t.Context(), group, "ann")
 		return err == nil && len(live) == 0
 	})
@@ -112,7 +113,7 @@ func TestControl_DeleteUser(t *testing.T) {
 	}
 	_, err := r.User(t.Context(), "ann")
 	isKind(t, err, faena.KindNotFound)
-	faenatest.EventuallyNil(t, 5*time.Second, "the other API refuses her", func() error {
+	faenatest.EventuallyNil(t, patience, "the other API refuses her", func() error {
 		if _, err := other.call("x"); !faena.IsKind(err, faena.KindNotFound) {
 			return err
 		}
@@ -163,6 +164,7 @@ func TestControl_Deploy(t *testing.T) {
 	t.Parallel()
 	r := start(t)
 	other := r.another("api-2")
+	other.hearsOnly()
 	r.user("ann", 10)
 	w := r.worker(1, func(j *job) (string, faena.Reason) { return j.message.Revision.Digest, "" })
 
@@ -184,7 +186,7 @@ func TestControl_Deploy(t *testing.T) {
 	}
 
 	second := r.deploy("ann", "f")
-	faenatest.Eventually(t, 5*time.Second, "the other API runs the new one", func() bool {
+	faenatest.Eventually(t, patience, "the other API runs the new one", func() bool {
 		rec, err := other.call("")
 		return err == nil && rec.Revision == 2 && string(rec.Result.Inline) != rev.Digest
 	})
@@ -273,7 +275,7 @@ func TestControl_Delete(t *testing.T) {
 	g := newGate()
 	w := r.worker(1, g.run)
 	running := r.accepted("running")
-	faenatest.Eventually(t, 5*time.Second, "one runs", func() bool { return g.running.Load() == 1 })
+	faenatest.Eventually(t, patience, "one runs", func() bool { return g.running.Load() == 1 })
 	queued := r.accepted("queued")
 	rec, err := r.Activate(t.Context(), faena.ActivationRequest{User: "ann", Function: "g", Async: true})
 	noError(t, err)
@@ -283,7 +285,7 @@ func TestControl_Delete(t *testing.T) {
 			t.Errorf("the call gives %+v, %v", rec, err)
 		}
 	})
-	faenatest.Eventually(t, 5*time.Second, "all are in", func() bool {
+	faenatest.Eventually(t, patience, "all are in", func() bool {
 		busy, err := r.bus.BusySlots(t.Context(), group, "ann")
 		return err == nil && len(busy) == 4
 	})

@@ -39,6 +39,9 @@ type Queue interface {
 	ActiveByUser(ctx context.Context, group string) (map[string]int, error)
 	// SlotMessage tells which activation's message stands in a slot; KindNotFound where none does.
 	SlotMessage(ctx context.Context, group, user string, slot int) (id string, seq uint64, err error)
+	// SlotParameter reads an activation's parameter from its message in a slot; KindNotFound where another's stands there, or none;
+	// faena.ErrUnreadable.
+	SlotParameter(ctx context.Context, group, user string, slot int, id string) (faena.Blob, error)
 	// DeleteMessage removes a message by sequence; one that is gone is no error.
 	DeleteMessage(ctx context.Context, group string, seq uint64) error
 }
@@ -66,8 +69,14 @@ type DeadLetters interface {
 	DeadLetterIDs(ctx context.Context, group, user string) (map[string][]string, error)
 	// DeadLetter reads one; KindNotFound where there is none, faena.ErrUnreadable or ErrSchema, with seq, where it means nothing.
 	DeadLetter(ctx context.Context, group, user, id string) (d *faena.DeadLetter, seq uint64, err error)
+	// PutDeadLetter writes one; a second one of the same activation replaces the first.
+	PutDeadLetter(ctx context.Context, d *faena.DeadLetter) error
+	// ReplaceDeadLetter is PutDeadLetter for one that stands at seq, and returns where it stands then; faena.ErrStale.
+	ReplaceDeadLetter(ctx context.Context, d *faena.DeadLetter, seq uint64) (next uint64, err error)
 	// DeleteDeadLetter removes one by sequence; one that is gone is no error.
 	DeleteDeadLetter(ctx context.Context, group string, seq uint64) error
+	// TrimDeadLetters removes the oldest of a user's but for keep, and returns how many.
+	TrimDeadLetters(ctx context.Context, group, user string, keep int) (n int, err error)
 }
 
 // Claims are what the users' Idempotency-Keys stand for.
@@ -75,6 +84,8 @@ type Claims interface {
 	// ClaimKey makes a key, of which hash is the hash, stand for claim, and returns what stands there then, with its age by the
 	// server's clock; mine reports whether it is claim.
 	ClaimKey(ctx context.Context, user, hash string, claim *faena.IdempotencyClaim) (there faena.IdempotencyClaim, mine bool, rev uint64, age time.Duration, err error)
+	// RenewKey makes a key that stands at revision rev stand there anew, for the same claim; faena.ErrStale where it does not stand there.
+	RenewKey(ctx context.Context, user, hash string, claim *faena.IdempotencyClaim, rev uint64) (next uint64, err error)
 	// DropKey frees a key that stands at revision rev.
 	DropKey(ctx context.Context, user, hash string, rev uint64) error
 	// DropKeys frees all keys of a user.
@@ -212,4 +223,6 @@ type Observer interface {
 	Leading(yes bool)
 	Swept(reason faena.Reason)
 	Pruned(n int)
+	// Trimmed is told how many dead letters were removed since their users had too many.
+	Trimmed(n int)
 }

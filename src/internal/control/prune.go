@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -14,19 +15,44 @@ import (
 // pruneBatch is how many records are removed at once.
 const pruneBatch = 500
 
-// prune removes history that is older than the retention, and the oldest while there is more than its bytes, until ctx ends.
+// prune removes history that is older than the retention, and the oldest while there is more than its bytes, and what users have of
+// dead letters beyond their number, until ctx ends.
 func (c *Control) prune(ctx context.Context) {
 	failing := false
 	for {
-		err := c.pruneNow(ctx, c.o.Bus.ServerNow())
+		err := errors.Join(c.trimLetters(ctx), c.pruneNow(ctx, c.o.Bus.ServerNow()))
 		if err != nil && !failing && ctx.Err() == nil {
-			c.log.Warn("old history could not be removed; it is tried again", "error", err)
+			c.log.Warn("old history, or dead letters, could not be removed; it is tried again", "error", err)
 		}
 		failing = err != nil
 		if sleep(ctx, c.pruneEvery) != nil {
 			return
 		}
 	}
+}
+
+// trimLetters removes the oldest dead letters of users who have more than lettersMost in a group: one user's must not push out all
+// others'. A group that does not answer hides no other.
+func (c *Control) trimLetters(ctx context.Context) (failed error) {
+	for _, group := range c.groups.names() {
+		byUser, err := c.o.Bus.DeadLetterIDs(ctx, group, "")
+		if err != nil {
+			failed = err
+		}
+		for user, ids := range byUser {
+			if len(ids) <= c.lettersMost {
+				continue
+			}
+			n, err := c.o.Bus.TrimDeadLetters(ctx, group, user, c.lettersMost)
+			if err != nil {
+				failed = err
+				continue
+			}
+			c.o.Observer.Trimmed(n)
+			c.log.Warn("a user's oldest dead letters were removed: there were too many", "group", group, "user", user, "removed", n, "left", c.lettersMost)
+		}
+	}
+	return failed
 }
 
 func (c *Control) pruneNow(ctx context.Context, now time.Time) error {

@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -188,4 +189,31 @@ func TestControl_Prune_StoreAway(t *testing.T) {
 	}
 	r.documents.away.Store(false)
 	isKind(t, r.asks()["result"](gone.ID), faena.KindGone)
+}
+
+// A user keeps so many dead letters in a group, the newest; nobody else loses any.
+func TestControl_TrimLetters(t *testing.T) {
+	t.Parallel()
+	r := start(t, several, hasty, func(_ *rig, _ *Options, t *times) { t.lettersMost = 3 })
+	r.newGroup("gpu")
+	elsewhere := r.deadLetter(func(d *faena.DeadLetter) { d.Group = "gpu" })
+	bobs := r.deadLetter(func(d *faena.DeadLetter) { d.User = "bob" })
+	var all []string
+	for range 8 {
+		all = append(all, r.deadLetter())
+	}
+	want := append(slices.Clone(all[5:]), elsewhere)
+	slices.Sort(want)
+	faenatest.EventuallyNil(t, patience, "ann has the newest only", func() error {
+		got := r.letters("ann")
+		if slices.Sort(got); !slices.Equal(got, want) {
+			return fmt.Errorf("there are %v, want %v", got, want)
+		}
+		return nil
+	})
+	asked := r.bus.count("DeadLetterIDs")
+	faenatest.Eventually(t, patience, "it is looked for again", func() bool { return r.bus.count("DeadLetterIDs") > asked+4 })
+	if got := r.letters("bob"); !slices.Equal(got, []string{bobs}) || len(r.letters("ann")) != len(want) || r.observer.trimmedSoFar() != 5 {
+		t.Errorf("bob has %v, ann %v, %d are counted", got, r.letters("ann"), r.observer.trimmedSoFar())
+	}
 }

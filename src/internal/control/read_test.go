@@ -216,9 +216,9 @@ func TestControl_FollowLogs(t *testing.T) {
 	first, firstEnd := follow(id) // before it says anything, perhaps before it runs
 	words <- "one "
 	words <- "two "
-	faenatest.Eventually(t, 5*time.Second, "the first follower has what was said", func() bool { return first.has("one two ") })
+	faenatest.Eventually(t, patience, "the first follower has what was said", func() bool { return first.has("one two ") })
 	late, lateEnd := follow(id) // from the beginning
-	faenatest.Eventually(t, 5*time.Second, "the late follower has what was said", func() bool { return late.has("one two ") })
+	faenatest.Eventually(t, patience, "the late follower has what was said", func() bool { return late.has("one two ") })
 	if _, p, err := r.Logs(t.Context(), "ann", id); err != nil || string(p) != "one two " {
 		t.Errorf("the log so far is %q, %v", p, err)
 	}

@@ -21,6 +21,8 @@ const (
 	failedCounter    = "activations.failed"
 	// projectEvery is how often the counters of users whose records changed are projected.
 	projectEvery = 500 * time.Millisecond
+	// activeWithin bounds the list of active ones: what is asked of a server that has just gone is asked again soon.
+	activeWithin = 3 * time.Second
 	// usersPage is how many users are read at once.
 	usersPage = 1000
 )
@@ -135,7 +137,10 @@ func (c *Control) project(ctx context.Context) {
 			doubted = began
 		}
 		err := p.write(ctx, all)
-		pause = max(projectEvery, 2*time.Since(began))  // a long queue takes a while to list
+		pause = projectEvery
+		if err == nil {
+			pause = max(pause, 2*time.Since(began)) // a long queue takes a while to list
+		}
 		if err != nil && !failing && ctx.Err() == nil { // once: it is tried twice a second
 			c.log.Warn("the counters could not be projected; they follow when the queue and the store answer", "error", err)
 		}
@@ -160,7 +165,9 @@ type projection struct {
 func (p *projection) write(ctx context.Context, all bool) error {
 	active := make(map[string]int)
 	for _, group := range p.c.groups.names() {
-		byUser, err := p.c.o.Bus.ActiveByUser(ctx, group)
+		listed, cancel := context.WithTimeout(ctx, activeWithin)
+		byUser, err := p.c.o.Bus.ActiveByUser(listed, group)
+		cancel()
 		if err != nil {
 			return err
 		}

@@ -143,17 +143,33 @@ func TestControl_Project(t *testing.T) {
 	for range 3 {
 		call(true)
 	}
-	faenatest.Eventually(t, 5*time.Second, "all run", func() bool { return g.running.Load() == 4 })
+	faenatest.Eventually(t, patience, "all run", func() bool { return g.running.Load() == 4 })
 	r.nats.countersSoon(t, "jorgeSD", map[string]string{activeCounter: "4"})
 	r.documents.away.Store(true) // active ones need the queue alone
 	call(true)
-	faenatest.Eventually(t, 5*time.Second, "one more runs", func() bool { return g.running.Load() == 5 })
+	faenatest.Eventually(t, patience, "one more runs", func() bool { return g.running.Load() == 5 })
 	r.nats.countersSoon(t, "jorgeSD", map[string]string{activeCounter: "5"})
 	r.documents.away.Store(false)
 	close(g.open)
 	wg.Wait()
-	faenatest.Eventually(t, 5*time.Second, "none runs", func() bool { return g.running.Load() == 0 })
+	faenatest.Eventually(t, patience, "none runs", func() bool { return g.running.Load() == 0 })
 	r.nats.countersSoon(t, "jorgeSD", map[string]string{activeCounter: "0", completedCounter: "5", failedCounter: "0"})
+}
+
+// Who waited in vain for a list of the queue, whose server has gone, asks again soon, however long that took.
+func TestControl_Project_AfterALongWait(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.user("ann", 4)
+	r.deploy("ann", "f")
+	answers := make(chan struct{})
+	r.bus.on("ActiveByUser", func() error { <-answers; return errAway })
+	began := time.Now()
+	r.accepted("x")
+	faenatest.Eventually(t, patience, "it waits", func() bool { return r.bus.count("ActiveByUser") > 0 && time.Since(began) > 4*time.Second })
+	r.bus.on("ActiveByUser", nil)
+	close(answers)
+	r.nats.countersSoon(t, "ann", map[string]string{activeCounter: "1"})
 }
 
 // What a process that was killed has left in a counter is put right by the next one.
@@ -179,7 +195,7 @@ func TestControl_Record_FreesTheSlotOfADeadWorker(t *testing.T) {
 	rec, err := r.call("x")
 	noError(t, err)
 	r.stored(1)
-	faenatest.Eventually(t, 5*time.Second, "the slot is free", func() bool {
+	faenatest.Eventually(t, patience, "the slot is free", func() bool {
 		busy, err := r.bus.BusySlots(t.Context(), group, "ann")
 		return err == nil && len(busy) == 0
 	})
@@ -223,7 +239,7 @@ func TestControl_Reconcile(t *testing.T) {
 		t.Errorf("cancelled, one that had ended is %s", got.State)
 	}
 	r.another("api-2")
-	faenatest.EventuallyNil(t, 10*time.Second, "only what has not ended is live", func() error {
+	faenatest.EventuallyNil(t, patience, "only what has not ended is live", func() error {
 		live, err := r.bus.LiveIDs(t.Context(), group)
 		if err == nil && (len(live["ann"]) != 1 || live["ann"][0] != waiting.ID) {
 			err = fmt.Errorf("live are %v", live)

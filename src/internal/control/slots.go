@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 	"time"
@@ -78,6 +79,18 @@ type userSlots struct {
 type slotQuestion struct {
 	done chan struct{}
 	err  error
+}
+
+// wait waits for the answer. again is true where there is none for a reason that is not ours: the time of who asked was over, or it was
+// the leader, and is it no more.
+func (q *slotQuestion) wait(ctx context.Context) (again bool, err error) {
+	select {
+	case <-q.done:
+		again = ctx.Err() == nil && (errors.Is(q.err, context.Canceled) || errors.Is(q.err, context.DeadlineExceeded))
+		return again, q.err
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
 }
 
 // take reserves a slot below limit (below reserveBelow, where an asynchronous call leaves the rest to synchronous
@@ -172,12 +185,10 @@ func (u *userSlots) refresh(ctx context.Context, within time.Duration) error {
 	q := u.asking
 	if q != nil {
 		u.mu.Unlock()
-		select {
-		case <-q.done:
-			return q.err
-		case <-ctx.Done():
-			return ctx.Err()
+		if again, err := q.wait(ctx); !again {
+			return err
 		}
+		return u.refresh(ctx, within)
 	}
 	q = &slotQuestion{done: make(chan struct{})}
 	u.asking = q

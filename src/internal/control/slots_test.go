@@ -195,6 +195,30 @@ func TestUserSlots_Take_Overhang(t *testing.T) {
 }
 
 func TestUserSlots_Refresh(t *testing.T) {
+	inBubble(t, "WhoAskedGoesAway", func(t *testing.T, s *stream, u *userSlots) {
+		s.takes = slotMemory
+		leader, resign := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := u.refresh(leader, slotMemory); !errors.Is(err, context.Canceled) {
+				t.Errorf("who asked has the error %v", err)
+			}
+		})
+		synctest.Wait()
+		for range 3 {
+			wg.Go(func() {
+				if err := u.refresh(t.Context(), slotMemory); err != nil {
+					t.Errorf("who waits with him has the error %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		resign()
+		wg.Wait()
+		if n := s.questions(); n != 2 {
+			t.Errorf("the stream was asked %d times", n)
+		}
+	})
 	inBubble(t, "OneQuestionForAllWhoWait", func(t *testing.T, s *stream, u *userSlots) {
 		s.put(0, 1)
 		s.takes = 10 * time.Millisecond

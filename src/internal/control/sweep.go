@@ -152,7 +152,10 @@ func (s *sweeper) look(ctx context.Context, group, user, id string) (again time.
 	if r.Backlogged && r.Parameter != nil { // a worker has put it back, and the API that was to file it was killed
 		return again, s.c.file(ctx, r)
 	}
-	return again, s.lose(ctx, r, rev)
+	if err := s.c.lose(ctx, r, rev); !errors.Is(err, faena.ErrStale) {
+		return again, err
+	}
+	return again, nil
 }
 
 // remind makes the recorder be given an ended record again. What was given to an API that was killed, or handed back while the
@@ -211,23 +214,26 @@ func (c *Control) inSlot(ctx context.Context, r *faena.Record) (bool, error) {
 	return id == r.ID, err
 }
 
-// lose settles an activation whose message is gone: no worker will meet it. One that runs all the same loses the record, and
-// throws its result away.
-func (s *sweeper) lose(ctx context.Context, r *faena.Record, rev uint64) error {
+// lose settles an activation whose message is gone: no worker will meet it. One that had been started leaves a dead letter. One that
+// runs all the same loses the record, and throws its result away. faena.ErrStale where the record does not stand at rev any more; r is
+// of no use then.
+func (c *Control) lose(ctx context.Context, r *faena.Record, rev uint64) error {
 	message := "Its message is not in the queue: the API that admitted it has ended half-way, or the queue has lost it."
+	was := *r
 	if err := r.Fail(faena.ReasonWorkerLost, message, clock.Now()); err != nil {
 		return err
 	}
-	if _, err := s.c.o.Bus.UpdateRecord(ctx, r, rev); errors.Is(err, faena.ErrStale) {
-		return nil
-	} else if err != nil {
+	if err := c.bury(ctx, &was, faena.ReasonWorkerLost, message); err != nil {
+		return err
+	}
+	if _, err := c.o.Bus.UpdateRecord(ctx, r, rev); err != nil {
 		return err
 	}
 	failpoint.Hit("leader/lost-recorded")
-	s.c.o.Observer.Swept(faena.ReasonWorkerLost)
-	s.c.logOf(r).Warn("an activation without a message was settled as lost")
-	if err := s.c.o.Bus.Complete(ctx, r); err != nil {
-		s.c.logOf(r).Warn("the end of an activation could not be announced", "error", err)
+	c.o.Observer.Swept(faena.ReasonWorkerLost)
+	c.logOf(r).Warn("an activation without a message was settled as lost")
+	if err := c.o.Bus.Complete(ctx, r); err != nil {
+		c.logOf(r).Warn("the end of an activation could not be announced", "error", err)
 	}
 	return nil
 }

@@ -218,6 +218,7 @@ func TestSweeper_AnotherVersion(t *testing.T) {
 	newer := r.orphan(func(rec *faena.Record) { rec.Schema = faena.SchemaVersion + 1 })
 	noError(t, r.publish(newer))
 	noError(t, r.publish(queued(1))) // of one that is not there: both are looked at
+	r.bus.patient.Store(true)
 	s := newSweeper(r.Control)
 	faenatest.EventuallyNil(t, patience, "the other message is removed", func() error {
 		noError(t, s.round(t.Context()))
@@ -356,6 +357,7 @@ func TestSweeper_LongQueue(t *testing.T) {
 		})
 	}
 	noError(t, puts.Wait())
+	r.bus.patient.Store(true)
 	s := newSweeper(r.Control)
 	rounds := 0
 	for r.bus.count("SlotMessage") < n { // the records are not young any more when this is asked
@@ -386,6 +388,7 @@ func TestSweeper_AGroupThatDoesNotAnswer(t *testing.T) {
 	r.newGroup("aaa") // before default
 	standing := r.orphan(func(rec *faena.Record) { rec.Group = "aaa" })
 	noError(t, r.publish(standing))
+	r.bus.patient.Store(true)
 	s := newSweeper(r.Control)
 	faenatest.Eventually(t, patience, "it has been asked for", func() bool {
 		noError(t, s.round(t.Context()))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -59,6 +60,7 @@ type Info struct {
 	MemoryBytes   int64
 	RootDir       string // where the engine keeps images and containers, on its own host
 	Arch          string // in Go's words: amd64, arm64
+	Rootless      bool   // it runs as an ordinary user, with a network namespace of its own
 }
 
 // Open connects to an engine, negotiates the version of its API, and asks it once about itself. An engine that does
@@ -81,6 +83,9 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 	}
 	return e, nil
 }
+
+// Host is where the engine answers, in the words of Options.Host.
+func (e *Engine) Host() string { return e.client.DaemonHost() }
 
 // Close lets go of the connections. Containers are not touched.
 func (e *Engine) Close() error { return e.client.Close() }
@@ -108,7 +113,8 @@ func (e *Engine) ask(ctx context.Context) (Info, error) {
 		return Info{}, e.failed(ctx, "ask the engine about its host", err)
 	}
 	return Info{Version: version.Version, APIVersion: e.client.ClientVersion(), CgroupVersion: cgroupVersion(about),
-		CPUs: about.NCPU, MemoryBytes: about.MemTotal, RootDir: about.DockerRootDir, Arch: version.Arch}, nil
+		CPUs: about.NCPU, MemoryBytes: about.MemTotal, RootDir: about.DockerRootDir, Arch: version.Arch,
+		Rootless: slices.Contains(about.SecurityOptions, "name=rootless")}, nil
 }
 
 // cgroupVersion is 1 for engines that are too old to say (before API 1.41).

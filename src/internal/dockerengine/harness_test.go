@@ -81,7 +81,7 @@ func launch(t testing.TB, e *Engine, c Container) *agent {
 	if err := e.Start(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	_ = listener.(*net.UnixListener).SetDeadline(time.Now().Add(10 * time.Second))
+	_ = listener.(*net.UnixListener).SetDeadline(time.Now().Add(time.Minute))
 	conn, err := listener.Accept()
 	if err != nil {
 		t.Fatalf("the container did not connect: %v", err)

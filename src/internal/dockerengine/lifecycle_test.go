@@ -57,7 +57,7 @@ func TestEngine_Lifecycle(t *testing.T) {
 	if err := e.Kill(t.Context(), a.id); err != nil {
 		t.Fatal(err)
 	}
-	faenatest.Eventually(t, 5*time.Second, "the killed container has exited", func() bool { return owned(c.Name, a.id).State == "exited" })
+	faenatest.Eventually(t, time.Minute, "the killed container has exited", func() bool { return owned(c.Name, a.id).State == "exited" })
 	for _, id := range []string{a.id, idleID, "absent"} {
 		if err := e.Kill(t.Context(), id); err != nil {
 			t.Errorf("kill what does not run: %v", err)
@@ -195,7 +195,7 @@ func pump(to, from net.Conn, hang *atomic.Bool) {
 func TestEngine_Unavailable(t *testing.T) {
 	host, hang, stop := relay(t, faenatest.Engine(t).Host)
 	short := 300 * time.Millisecond
-	e, err := Open(t.Context(), Options{Host: host, Timeouts: Timeouts{Call: short, Create: short, Start: short, Remove: short}})
+	e, err := Open(t.Context(), Options{Host: host})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,6 +203,7 @@ func TestEngine_Unavailable(t *testing.T) {
 	if err := e.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	e.timeouts = Timeouts{Call: short, Create: short, Start: short, Remove: short}
 	c := spec(t, "faenatest/absent:latest")
 	calls := map[string]func(context.Context) error{
 		"ping":    e.Ping,
@@ -257,9 +258,19 @@ func TestEngine_Info(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.Version == "" || got.APIVersion == "" || got.CPUs < 1 || got.MemoryBytes < 1<<28 || got.RootDir == "" || got.Arch == "" ||
-		(got.CgroupVersion != 1 && got.CgroupVersion != 2) {
+		(got.CgroupVersion != 1 && got.CgroupVersion != 2) || got.Rootless {
 		t.Errorf("got %+v", got)
 	}
+	t.Run("rootless", func(t *testing.T) {
+		e, err := Open(t.Context(), Options{Host: faenatest.RootlessEngine(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = e.Close() }()
+		if got, err := e.Info(t.Context()); err != nil || !got.Rootless {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
 	disk, err := e.DiskUsage(t.Context())
 	if err != nil || disk.TotalBytes <= 0 || disk.FreeBytes <= 0 || disk.FreeBytes > disk.TotalBytes {
 		t.Errorf("disk: got %+v, %v", disk, err)

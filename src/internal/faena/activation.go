@@ -313,9 +313,10 @@ type DeadLetter struct {
 	Reason    Reason    `json:"reason"`
 	Message   string    `json:"message"` // for a person
 	Attempts  int       `json:"attempts"`
-	Worker    string    `json:"worker"` // that has written this
+	Worker    string    `json:"worker"` // that has written this; empty where the leader has
 	Parameter Blob      `json:"parameter"`
-	Raw       []byte    `json:"raw,omitempty"` // the message, where it could not be read
+	Raw       []byte    `json:"raw,omitempty"`      // the message, where it could not be read
+	Redriven  string    `json:"redriven,omitempty"` // the activation that is being made of it
 	At        time.Time `json:"at"`
 }
 

@@ -45,9 +45,10 @@ func (g *Group) Validate() error {
 
 // validNkey checks the form of a public nkey of a user (nats-io/nkeys): a prefix byte, an Ed25519 key, a CRC-16, in base 32.
 func validNkey(s string) bool {
-	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(s)
-	// The decoder passes over line breaks, and the key becomes a line of the servers' settings.
-	if err != nil || strings.ContainsAny(s, "\r\n") || len(raw) != 1+ed25519.PublicKeySize+2 || raw[0] != 20<<3 {
+	code := base32.StdEncoding.WithPadding(base32.NoPadding)
+	raw, err := code.DecodeString(s)
+	// The decoder passes over line breaks and a letter too many, and the key becomes a line of the servers' settings.
+	if err != nil || len(raw) != 1+ed25519.PublicKeySize+2 || raw[0] != 20<<3 || code.EncodeToString(raw) != s {
 		return false
 	}
 	body, sum := raw[:len(raw)-2], raw[len(raw)-2:]

@@ -169,27 +169,18 @@ func setOutcome(h http.Header, rec *faena.Record) {
 
 // ListActivations lists activations, newest first.
 func (h handlers) ListActivations(w http.ResponseWriter, r *http.Request, params ListActivationsParams) {
-	size, err := pageSize(params.Limit)
+	list, next, err := pageOf(params.Limit, params.Cursor, faena.ValidActivationID, func(rec faena.Record) string { return rec.ID },
+		func(before string, n int) ([]faena.Record, error) {
+			if params.State != "" && !params.State.Valid() {
+				return nil, faena.Invalid(faena.FieldError{Field: "state", Message: fmt.Sprintf("is %q, must be one of %v", params.State, faena.States)})
+			}
+			return h.o.Activations.Activations(r.Context(), faena.HistoryQuery{User: caller(r), Function: params.Function,
+				State: faena.State(params.State), Before: before, Limit: n})
+		})
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	before, err := cursorKey(params.Cursor, faena.ValidActivationID)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	if params.State != "" && !params.State.Valid() {
-		h.fail(w, r, faena.Invalid(faena.FieldError{Field: "state", Message: fmt.Sprintf("is %q, must be one of %v", params.State, faena.States)}))
-		return
-	}
-	list, err := h.o.Activations.Activations(r.Context(), faena.HistoryQuery{User: caller(r), Function: params.Function,
-		State: faena.State(params.State), Before: before, Limit: size + 1})
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	list, next := page(list, size, func(rec faena.Record) string { return rec.ID })
 	h.writeJSON(w, r, http.StatusOK, ActivationPage{Items: each(list, showRecord), Next: next})
 }
 

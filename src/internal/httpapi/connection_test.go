@@ -18,7 +18,7 @@ import (
 
 // short makes the times of slow clients short.
 func short(s *site) {
-	s.api.timeouts = timeouts{body: 500 * time.Millisecond, drain: 100 * time.Millisecond, write: time.Second}
+	s.api.timeouts = timeouts{body: 2 * time.Second, drain: 100 * time.Millisecond, write: 2 * time.Second}
 }
 
 // dial opens a connection to the site, which is over after some seconds.
@@ -111,7 +111,7 @@ func isReset(err error) bool {
 func TestConnection_LongCalls(t *testing.T) {
 	s := start(t).serve(t, short)
 	s.worker(1, func(j *job) ([]byte, faena.Reason) {
-		<-time.After(1200 * time.Millisecond) // longer than a body, or a write, may take
+		<-time.After(2200 * time.Millisecond) // longer than a body, or a write, may take
 		return j.parameter, ""
 	})
 	s.deploy("ann", "tool")

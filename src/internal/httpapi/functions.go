@@ -35,13 +35,8 @@ func (h handlers) PutFunction(w http.ResponseWriter, r *http.Request, name Funct
 		h.fail(w, r, err)
 		return
 	}
-	status := http.StatusOK
-	if created {
-		status = http.StatusCreated
-		w.Header().Set("Location", "/v1/functions/"+name)
-	}
 	w.Header().Set("ETag", f.ETag())
-	h.writeJSON(w, r, status, showFunction(f, rev, warnings))
+	h.writePut(w, r, created, "/v1/functions/"+name, showFunction(f, rev, warnings))
 }
 
 // GetFunction reads a function with the revision that serves.
@@ -72,44 +67,28 @@ func (h handlers) DeleteFunction(w http.ResponseWriter, r *http.Request, name Fu
 
 // ListFunctions lists functions in order of name.
 func (h handlers) ListFunctions(w http.ResponseWriter, r *http.Request, params ListFunctionsParams) {
-	size, err := pageSize(params.Limit)
+	list, next, err := pageOf(params.Limit, params.Cursor, faena.ValidName, func(f faena.Function) string { return f.Name },
+		func(after string, n int) ([]faena.Function, error) {
+			return h.o.Functions.Functions(r.Context(), caller(r), after, n)
+		})
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	after, err := cursorKey(params.Cursor, faena.ValidName)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	list, err := h.o.Functions.Functions(r.Context(), caller(r), after, size+1)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	list, next := page(list, size, func(f faena.Function) string { return f.Name })
 	h.writeJSON(w, r, http.StatusOK, FunctionPage{Items: each(list, showHead), Next: next})
 }
 
 // ListRevisions lists a function's revisions, newest first.
 func (h handlers) ListRevisions(w http.ResponseWriter, r *http.Request, name FunctionName, params ListRevisionsParams) {
-	size, err := pageSize(params.Limit)
+	list, next, err := pageOf(params.Limit, params.Cursor, validNumber, func(v faena.Revision) string { return strconv.Itoa(v.Number) },
+		func(after string, n int) ([]faena.Revision, error) {
+			below, _ := strconv.Atoi(after) // "" is 0, from the newest; anything else was checked
+			return h.o.Functions.Revisions(r.Context(), caller(r), name, below, n)
+		})
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	key, err := cursorKey(params.Cursor, validNumber)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	below, _ := strconv.Atoi(key) // "" is 0, from the newest; anything else was checked
-	list, err := h.o.Functions.Revisions(r.Context(), caller(r), name, below, size+1)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	list, next := page(list, size, func(v faena.Revision) string { return strconv.Itoa(v.Number) })
 	h.writeJSON(w, r, http.StatusOK, RevisionPage{Items: each(list, showRevision), Next: next})
 }
 

@@ -33,12 +33,7 @@ func (h handlers) PutGroup(w http.ResponseWriter, r *http.Request, name GroupNam
 		h.fail(w, r, err)
 		return
 	}
-	status := http.StatusOK
-	if created {
-		status = http.StatusCreated
-		w.Header().Set("Location", "/v1/groups/"+name)
-	}
-	h.writeJSON(w, r, status, showGroup(g))
+	h.writePut(w, r, created, "/v1/groups/"+name, showGroup(g))
 }
 
 // GetGroup reads a group.

@@ -26,7 +26,8 @@ func (s *site) overTLS() *site {
 
 // HTTP/2 has other ways to send a body, to hold it back and to go away; the answers are the same.
 func TestHTTP2(t *testing.T) {
-	s := start(t).serve(t, func(s *site) { s.api.timeouts.body = 3 * time.Second }).overTLS()
+	plain := start(t).serve(t)
+	s := plain.overTLS()
 	w := s.worker(1, echo)
 	s.deploy("ann", "tool")
 	res, err := s.client.Do(s.request(http.MethodGet, "/healthz"))
@@ -51,7 +52,8 @@ func TestHTTP2(t *testing.T) {
 	t.Run("slow body", func(t *testing.T) {
 		r, hold := io.Pipe()
 		t.Cleanup(func() { _ = hold.Close() })
-		p := s.in(t).activate(func(q *http.Request) { q.Body, q.ContentLength = r, 1000 }).problem(http.StatusBadRequest, "body_incomplete")
+		s := plain.serve(t, func(s *site) { s.api.timeouts.body = 500 * time.Millisecond }).overTLS()
+		p := s.activate(func(q *http.Request) { q.Body, q.ContentLength = r, 1000 }).problem(http.StatusBadRequest, "body_incomplete")
 		if !strings.Contains(p.Detail, "in time") {
 			t.Errorf("it does not say why: %s", p.Detail)
 		}

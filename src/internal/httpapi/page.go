@@ -39,12 +39,23 @@ func cursorKey(c PageCursor, valid func(key string) bool) (string, error) {
 	return string(b[1:]), nil
 }
 
-// page cuts a list that was read one longer than asked for, and makes the cursor for what is left.
-func page[T any](items []T, size int, key func(T) string) (cut []T, next string) {
-	if len(items) <= size {
-		return items, ""
+// pageOf reads the page of a list that a call asks for by its limit and cursor, and makes the cursor for what is left. read is given
+// the key that the page before ended with, "" for the first, and how many to read: one more than the page has.
+func pageOf[T any](limit *PageLimit, from PageCursor, valid func(key string) bool, key func(T) string,
+	read func(after string, n int) ([]T, error)) (items []T, next string, err error) {
+	size, err := pageSize(limit)
+	if err != nil {
+		return nil, "", err
 	}
-	return items[:size], cursor(key(items[size-1]))
+	after, err := cursorKey(from, valid)
+	if err != nil {
+		return nil, "", err
+	}
+	items, err = read(after, size+1)
+	if err != nil || len(items) <= size {
+		return items, "", err
+	}
+	return items[:size], cursor(key(items[size-1])), nil
 }
 
 func validNumber(key string) bool {

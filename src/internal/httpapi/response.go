@@ -69,6 +69,16 @@ func writeBytes(w http.ResponseWriter, status int, contentType string, p []byte)
 	_, _ = w.Write(p)
 }
 
+// writePut answers a PUT of what stands at path: 201 with its Location where that was made, otherwise 200.
+func (a *API) writePut(w http.ResponseWriter, r *http.Request, created bool, path string, v any) {
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+		w.Header().Set("Location", path)
+	}
+	a.writeJSON(w, r, status, v)
+}
+
 // writeJSON answers with a value of the contract.
 func (a *API) writeJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 	p, err := json.Marshal(v)

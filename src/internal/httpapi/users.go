@@ -22,12 +22,7 @@ func (h handlers) PutUser(w http.ResponseWriter, r *http.Request, name UserName)
 		h.fail(w, r, err)
 		return
 	}
-	status := http.StatusOK
-	if created {
-		status = http.StatusCreated
-		w.Header().Set("Location", "/v1/users/"+name)
-	}
-	h.writeJSON(w, r, status, showUser(u))
+	h.writePut(w, r, created, "/v1/users/"+name, showUser(u))
 }
 
 // GetUser reads a user.
@@ -51,22 +46,12 @@ func (h handlers) DeleteUser(w http.ResponseWriter, r *http.Request, name UserNa
 
 // ListUsers lists users in order of name.
 func (h handlers) ListUsers(w http.ResponseWriter, r *http.Request, params ListUsersParams) {
-	size, err := pageSize(params.Limit)
+	list, next, err := pageOf(params.Limit, params.Cursor, faena.ValidUser, func(u faena.User) string { return u.Name },
+		func(after string, n int) ([]faena.User, error) { return h.o.Users.Users(r.Context(), after, n) })
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	after, err := cursorKey(params.Cursor, faena.ValidUser)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	list, err := h.o.Users.Users(r.Context(), after, size+1)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	list, next := page(list, size, func(u faena.User) string { return u.Name })
 	h.writeJSON(w, r, http.StatusOK, UserPage{Items: each(list, showUser), Next: next})
 }
 

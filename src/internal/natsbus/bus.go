@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -29,6 +30,10 @@ const (
 	clockEvery    = time.Minute
 	clockReadings = 5 // the fastest of which counts
 	reconnectWait = 250 * time.Millisecond
+	// askEvery and unanswered find a server that hangs, and keeps its connections: after four to six seconds, about when the others of a
+	// cluster have chosen new leaders, the bus goes to another one.
+	askEvery   = 2 * time.Second
+	unanswered = 2
 )
 
 // Options are a connection. Server or URLs must be given; the rest has defaults.
@@ -100,6 +105,7 @@ type Bus struct {
 	atStop func(fn func()) (forget func() bool)                      // calls fn at stop, unless forget, which then is true, comes first
 	within func(time.Duration) (context.Context, context.CancelFunc) // a context until stop, and for so long at most
 	naks   sync.WaitGroup                                            // messages that are handed back after a delay
+	boot   func() time.Duration                                      // since the host's start; tests suspend it
 	wg     sync.WaitGroup
 }
 
@@ -132,6 +138,7 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 	}
 	ctx, b.stop = context.WithCancel(context.WithoutCancel(ctx))
 	b.atStop = func(fn func()) func() bool { return context.AfterFunc(ctx, fn) }
+	b.boot = clock.SinceBoot
 	b.within = func(d time.Duration) (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, d) }
 	b.wg.Go(func() { b.keep(ctx) })
 	b.wg.Go(func() { b.tellOfAbsence(ctx) })
@@ -145,8 +152,8 @@ func (b *Bus) options(ctx context.Context) ([]nats.Option, error) {
 		dialFor = min(dialFor, max(time.Millisecond, time.Until(end)))
 	}
 	opts := []nats.Option{
-		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.PingInterval(pingEvery),
-		nats.MaxPingsOutstanding(pingsOut), nats.Timeout(dialFor),
+		nats.Name(o.Name), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.PingInterval(askEvery),
+		nats.MaxPingsOutstanding(unanswered), nats.Timeout(dialFor),
 		nats.IgnoreAuthErrorAbort(), // what the servers do not permit now they may permit later
 		nats.ReconnectBufSize(-1),   // while there is no connection nothing is kept: a write then fails for certain
 		nats.CustomInboxPrefix(inboxPrefix(o.role(), o.Name)),

@@ -58,6 +58,19 @@ func decodeClaim(p []byte) (c faena.IdempotencyClaim, err error) {
 	return c, nil
 }
 
+// RenewKey makes an Idempotency-Key that stands at revision rev stand there anew, for the same activation: its age begins again, and who
+// knew rev cannot drop it any more. faena.ErrStale where it stands for something newer, or for nothing.
+func (b *Bus) RenewKey(ctx context.Context, user, hash string, claim *faena.IdempotencyClaim, rev uint64) (next uint64, err error) {
+	data, err := json.Marshal(claim)
+	if err == nil {
+		next, err = b.storeIf(ctx, claimSubject(user, hash), data, rev)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("renew an Idempotency-Key: %w", err)
+	}
+	return next, nil
+}
+
 // DropKey frees an Idempotency-Key that stands at revision rev; one that is gone, or stands for something newer, is left.
 func (b *Bus) DropKey(ctx context.Context, user, hash string, rev uint64) error {
 	return b.purgeAt(ctx, bucketStream(claimsBucket), claimSubject(user, hash), rev)

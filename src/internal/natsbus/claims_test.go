@@ -77,6 +77,24 @@ func TestBus_ClaimKey(t *testing.T) {
 			t.Errorf("got %+v at %d, %v", there, again, err)
 		}
 	})
+	t.Run("it is renewed where it stands, and not dropped by who knew it before", func(t *testing.T) {
+		id := newID()
+		_, _, was, _, err := b.ClaimKey(ctx, "ana", "renewed", claim(id))
+		noError(t, err)
+		next, err := b.RenewKey(ctx, "ana", "renewed", claim(id), was)
+		noError(t, err)
+		if _, err := b.RenewKey(ctx, "ana", "renewed", claim(newID()), was); !errors.Is(err, faena.ErrStale) {
+			t.Errorf("it is renewed once more: %v", err)
+		}
+		noError(t, b.DropKey(ctx, "ana", "renewed", was))
+		if there, _, rev, _, err := b.ClaimKey(ctx, "ana", "renewed", claim(newID())); err != nil || there.ID != id || rev != next {
+			t.Errorf("got %+v at %d, %v; want %s at %d", there, rev, err, id, next)
+		}
+		noError(t, b.DropKey(ctx, "ana", "renewed", next))
+		if _, err := b.RenewKey(ctx, "ana", "renewed", claim(id), next); !errors.Is(err, faena.ErrStale) {
+			t.Errorf("one that was dropped is renewed: %v", err)
+		}
+	})
 	t.Run("all of a user are dropped", func(t *testing.T) {
 		_, _, _, _, err := b.ClaimKey(ctx, "eve", "a", claim(first))
 		noError(t, err)

@@ -36,6 +36,19 @@ func (b *Bus) PutDeadLetter(ctx context.Context, d *faena.DeadLetter) error {
 	return nil
 }
 
+// ReplaceDeadLetter is PutDeadLetter for one that stands at seq, and returns where it stands then; faena.ErrStale where it was removed or
+// written again since.
+func (b *Bus) ReplaceDeadLetter(ctx context.Context, d *faena.DeadLetter, seq uint64) (next uint64, err error) {
+	data, err := json.Marshal(d)
+	if err == nil {
+		next, err = b.storeIf(ctx, deadLetterSubject(d.Group, d.User, d.ID), data, seq)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("change the dead letter of activation %s: %w", d.ID, err)
+	}
+	return next, nil
+}
+
 // DeadLetter reads one; KindNotFound where there is none, faena.ErrUnreadable or faena.ErrSchema where it means nothing. seq, which
 // DeleteDeadLetter takes, is set then too.
 func (b *Bus) DeadLetter(ctx context.Context, group, user, id string) (d *faena.DeadLetter, seq uint64, err error) {
@@ -98,4 +111,38 @@ func (b *Bus) DeadLetterIDs(ctx context.Context, group, user string) (map[string
 // DeleteDeadLetter removes one by its sequence; one that is gone, or was written again since, is no error.
 func (b *Bus) DeleteDeadLetter(ctx context.Context, group string, seq uint64) error {
 	return b.deleteMessage(ctx, deadLettersStream(group), seq)
+}
+
+// TrimDeadLetters removes the oldest of a user's in a group, as they were written, but for the newest keep, and returns how many.
+func (b *Bus) TrimDeadLetters(ctx context.Context, group, user string, keep int) (n int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listFor)
+	defer cancel()
+	in := struct {
+		Filter string `json:"filter"`
+		Keep   int    `json:"keep"`
+	}{deadLettersOf(group, user), keep}
+	var out struct {
+		Purged int `json:"purged"`
+	}
+	if err := b.ask(ctx, api("STREAM.PURGE", deadLettersStream(group)), in, &out); err != nil {
+		return 0, fmt.Errorf("remove the oldest dead letters of user %s in group %s: %w", user, group, outcome(err))
+	}
+	return out.Purged, nil
+}
+
+// SlotParameter reads the parameter of the activation id from its message in a slot; KindNotFound where another's stands there, or
+// none, faena.ErrUnreadable where it cannot be read.
+func (b *Bus) SlotParameter(ctx context.Context, group, user string, slot int, id string) (p faena.Blob, err error) {
+	m, ok, err := b.last(ctx, queueStream(group), slotSubject(group, user, slot))
+	if err != nil {
+		return p, fmt.Errorf("read the parameter of activation %s: %w", id, err)
+	}
+	if there, _ := activationOf(m.header(headerMsgID)); !ok || there != id {
+		return p, faena.NotFound("message", slotSubject(group, user, slot))
+	}
+	message, err := b.code.decode(m.Data)
+	if err != nil {
+		return p, fmt.Errorf("read the parameter of activation %s: %w: %w", id, faena.ErrUnreadable, err)
+	}
+	return message.Parameter, nil
 }

@@ -129,6 +129,42 @@ func TestBus_DeadLetters(t *testing.T) {
 			t.Errorf("%d bytes are kept, %v: %q", len(got.Raw), err, got.Message)
 		}
 	})
+	t.Run("one is changed where it stands, and where it does not is left alone", func(t *testing.T) {
+		d := write("ana")
+		_, seq, err := b.DeadLetter(ctx, group, "ana", d.ID)
+		noError(t, err)
+		d.Redriven = newID()
+		next, err := b.ReplaceDeadLetter(ctx, d, seq)
+		noError(t, err)
+		got, now, err := b.DeadLetter(ctx, group, "ana", d.ID)
+		if err != nil || now != next || text(t, got) != text(t, d) {
+			t.Errorf("got %s at %d, %v; want %s at %d", text(t, got), now, err, text(t, d), next)
+		}
+		if _, err := b.ReplaceDeadLetter(ctx, d, seq); !errors.Is(err, faena.ErrStale) {
+			t.Errorf("an old one is changed: %v", err)
+		}
+		noError(t, b.DeleteDeadLetter(ctx, group, next))
+		if _, err := b.ReplaceDeadLetter(ctx, d, next); !errors.Is(err, faena.ErrStale) {
+			t.Errorf("one that was removed is changed: %v", err)
+		}
+	})
+	t.Run("a user's oldest are removed, and nobody else's", func(t *testing.T) {
+		write("bob")
+		var all []string
+		for range 5 {
+			all = append(all, write("eve").ID)
+		}
+		before := listed("")
+		for _, want := range []int{2, 0} {
+			if n, err := b.TrimDeadLetters(ctx, group, "eve", 3); n != want || err != nil {
+				t.Errorf("%d are removed, %v, want %d", n, err, want)
+			}
+		}
+		got := listed("")
+		if slices.Sort(got["eve"]); !slices.Equal(got["eve"], all[2:]) || len(got["ana"]) != len(before["ana"]) || len(got["bob"]) != len(before["bob"]) {
+			t.Errorf("of %v are left %v", before, got)
+		}
+	})
 	t.Run("one without an activation is refused", func(t *testing.T) {
 		if err := b.PutDeadLetter(ctx, deadLetter("ana", "")); err == nil || errors.Is(err, faena.ErrRetry) || errors.Is(err, faena.ErrUnknown) {
 			t.Errorf("got %v", err)
@@ -208,8 +244,6 @@ func TestBus_Drains(t *testing.T) {
 	noError(t, err)
 	ctx := t.Context()
 	noError(t, b.RequestDrain(ctx, "w2", true))
-	noError(t, c.Client(t).PublishMsg(&nats.Msg{Subject: "Drain.w1", Data: []byte("explode")}))
-	faenatest.Eventually(t, 10*time.Second, "what is not known is logged", func() bool { return log.count("does not know") == 1 })
 	for _, want := range []bool{true, false} {
 		noError(t, b.RequestDrain(ctx, "w1", want))
 		select {
@@ -217,8 +251,12 @@ func TestBus_Drains(t *testing.T) {
 			if got != want {
 				t.Errorf("heard %v, want %v", got, want)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(20 * time.Second):
 			t.Fatalf("%v is not heard", want)
+		}
+		if want { // not before: on a connection of its own it may overtake the subscription
+			noError(t, c.Client(t).PublishMsg(&nats.Msg{Subject: "Drain.w1", Data: []byte("explode")}))
+			faenatest.Eventually(t, 20*time.Second, "what is not known is logged", func() bool { return log.count("does not know") == 1 })
 		}
 	}
 	stop()
@@ -226,5 +264,30 @@ func TestBus_Drains(t *testing.T) {
 	noError(t, b.PublishChanged("a", "b", "c")) // a round trip would say more, but nothing answers
 	if len(heard) > 0 {
 		t.Errorf("%v is heard after the end", <-heard)
+	}
+}
+
+// TestBus_SlotParameter: a parameter is read from the activation's own message.
+func TestBus_SlotParameter(t *testing.T) {
+	t.Parallel()
+	c := natstest.Start(t, natstest.Options{})
+	b := join(t, c, natsbus.Options{})
+	declared(t, b)
+	r := record("ana", 3)
+	publish(t, b, r)
+	if p, err := b.SlotParameter(t.Context(), group, "ana", 3, r.ID); err != nil || text(t, p) != text(t, message(r).Parameter) {
+		t.Errorf("it is %s, %v", text(t, p), err)
+	}
+	for what, of := range map[string]struct {
+		slot int
+		id   string
+	}{"another activation's": {3, newID()}, "an empty slot's": {4, r.ID}} {
+		if p, err := b.SlotParameter(t.Context(), group, "ana", of.slot, of.id); !faena.IsKind(err, faena.KindNotFound) {
+			t.Errorf("%s is %s, %v", what, text(t, p), err)
+		}
+	}
+	put(t, c, "Activations."+group+".ana.5", r.ID+".1", json.RawMessage(`{"schema":`))
+	if p, err := b.SlotParameter(t.Context(), group, "ana", 5, r.ID); !errors.Is(err, faena.ErrUnreadable) {
+		t.Errorf("of what cannot be read it is %s, %v", text(t, p), err)
 	}
 }

@@ -12,10 +12,13 @@ import (
 )
 
 const (
-	// pullFor is how long one pull stays with the server.
-	pullFor = 5 * time.Second
+	// pullFor is how long one pull stays with the server. Whoever leads the consumer next knows nothing of it, and nobody says so: short, since
+	// after the loss of a leader, which the others notice within 4 to 9 s, a place is idle until its pull counts as lost.
+	pullFor = 2 * time.Second
 	// pullLost is how much later the server's word that a pull has expired may come; after that the pull counts as lost.
 	pullLost = 2 * time.Second
+	// doubtFor is how long after that its answer may come yet: what has waited for a process that has stood still.
+	doubtFor = 5 * time.Second
 	// closeFor bounds the wait of Close.
 	closeFor = 2 * time.Second
 	// pullAgain is how long a place waits after the server has refused a pull.
@@ -206,7 +209,7 @@ func (d *Deliveries) expired() {
 	defer d.mu.Unlock()
 	now := time.Now()
 	for len(d.pulls) > 0 && !d.pulls[0].After(now) {
-		d.pulls, d.doubt = d.pulls[1:], now.Add(pullFor)
+		d.pulls, d.doubt = d.pulls[1:], now.Add(doubtFor)
 	}
 	d.fill()
 	if len(d.pulls) > 0 {

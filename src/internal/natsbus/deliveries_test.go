@@ -121,7 +121,7 @@ func TestDeliveries_Late(t *testing.T) {
 					got <- m
 				}
 			}()
-			faenatest.Eventually(t, 5*time.Second, "its pull is with the server", func() bool { return d.Overdue() == 1 })
+			faenatest.Eventually(t, 20*time.Second, "its pull is with the server", func() bool { return d.Overdue() == 1 })
 			if !c.stays {
 				cancel()
 				<-gone
@@ -132,7 +132,7 @@ func TestDeliveries_Late(t *testing.T) {
 			began := time.Now()
 			seq := publish(t, b, record("ana", 0))
 			left++
-			faenatest.Eventually(t, 5*time.Second, "it is left", func() bool { return strings.Count(log.String(), "left for its redelivery") == left })
+			faenatest.Eventually(t, 20*time.Second, "it is left", func() bool { return strings.Count(log.String(), "left for its redelivery") == left })
 			var m natsbus.Delivery
 			if c.stays {
 				m = <-got

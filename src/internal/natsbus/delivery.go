@@ -99,15 +99,14 @@ func (d Delivery) nak(word string) error {
 type postponed struct {
 	Delivery
 	due    time.Time
-	sure   time.Time   // until when the server gives the message to nobody else
-	forget func() bool // takes back what is to happen at Close; false where that has begun
+	sure   time.Duration // since the host's start, which goes on while that is suspended: until then the server gives the message to nobody else
+	forget func() bool   // takes back what is to happen at Close; false where that has begun
 }
 
 // keep hands the message back after delay.
 func (d Delivery) keep(delay time.Duration) {
-	now := time.Now()
 	// Who holds a message confirms it at least every third part of AckWait: so much is left.
-	p := &postponed{Delivery: d, due: now.Add(delay), sure: now.Add(d.b.o.AckWait / 2)}
+	p := &postponed{Delivery: d, due: time.Now().Add(delay), sure: d.b.boot() + d.b.o.AckWait/2}
 	d.b.naks.Add(1)
 	p.wait(p.pause())
 }
@@ -124,20 +123,23 @@ func (p *postponed) wait(pause time.Duration) {
 	})
 }
 
+// lapsed reports whether somebody else may have been given the message.
+func (p *postponed) lapsed() bool { return p.b.boot() >= p.sure }
+
 // next hands the message back where that is due, and otherwise confirms it.
 func (p *postponed) next() {
-	if now := time.Now(); !now.Before(p.due) || !now.Before(p.sure) {
+	if !time.Now().Before(p.due) || p.lapsed() {
 		p.end()
 		return
 	}
 	ctx, cancel := p.b.within(tryFor)
 	defer cancel()
-	began := time.Now()
+	began := p.b.boot()
 	if err := p.Confirm(ctx); err != nil {
 		p.wait(min(p.pause(), p.b.o.AckWait/30))
 		return
 	}
-	p.sure = began.Add(p.b.o.AckWait / 6 * 5)
+	p.sure = began + p.b.o.AckWait/6*5
 	p.wait(p.pause())
 }
 
@@ -145,7 +147,7 @@ func (p *postponed) next() {
 // tells who holds it.
 func (p *postponed) end() {
 	defer p.b.naks.Done()
-	if !time.Now().Before(p.sure) {
+	if p.lapsed() {
 		p.b.log.Debug("a message could not be confirmed, and comes again by itself", "sequence", p.Sequence)
 		return
 	}

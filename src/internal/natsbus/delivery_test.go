@@ -88,7 +88,7 @@ func TestBus_HandBack_Forged(t *testing.T) {
 // TestDelivery_Nak_Confirms: a delay that is longer than AckWait is waited for all the same: nobody is given the message before.
 func TestDelivery_Nak_Confirms(t *testing.T) {
 	t.Parallel()
-	const ackWait, delay = 3 * time.Second, 7 * time.Second
+	const ackWait, delay = 9 * time.Second, 14 * time.Second
 	s, b := start(t, natsbus.Options{AckWait: ackWait})
 	holder := connect(t, s, natsbus.Options{AckWait: ackWait})
 	publish(t, b, record("ana", 0))
@@ -107,7 +107,7 @@ func TestDelivery_Nak_Confirms(t *testing.T) {
 // TestDelivery_Nak_Lost: whose confirmations did not come through does not hand back what another has been given meanwhile.
 func TestDelivery_Nak_Lost(t *testing.T) {
 	t.Parallel()
-	const ackWait, delay = 2 * time.Second, 6 * time.Second
+	const ackWait, delay = 5 * time.Second, 11 * time.Second
 	c := natstest.Start(t, natstest.Options{})
 	b, holder := join(t, c, natsbus.Options{AckWait: ackWait}), join(t, c, natsbus.Options{AckWait: ackWait})
 	declared(t, b)
@@ -116,7 +116,7 @@ func TestDelivery_Nak_Lost(t *testing.T) {
 	began := time.Now()
 	noError(t, m.Nak(t.Context(), delay))
 	c.Stop(0)
-	faenatest.Eventually(t, 10*time.Second, "nothing was confirmed for longer than AckWait", func() bool { return time.Since(began) > ackWait+500*time.Millisecond })
+	faenatest.Eventually(t, 20*time.Second, "nothing was confirmed for longer than AckWait", func() bool { return time.Since(began) > ackWait+500*time.Millisecond })
 	c.Start(t, 0)
 	d := deliveries(t, b)
 	other := next(t, d)
@@ -133,6 +133,27 @@ func TestDelivery_Nak_Lost(t *testing.T) {
 	noError(t, other.DoubleAck(t.Context()))
 }
 
+// TestDelivery_Nak_Suspended: nor does one whose host was suspended, in which time no clock of package time goes on.
+func TestDelivery_Nak_Suspended(t *testing.T) {
+	t.Parallel()
+	const ackWait, delay = 8 * time.Second, time.Second
+	s, b := start(t, natsbus.Options{AckWait: ackWait})
+	holder := connect(t, s, natsbus.Options{AckWait: ackWait})
+	suspend := holder.Suspendable()
+	publish(t, b, record("ana", 0))
+	d, err := holder.Deliveries(group)
+	noError(t, err)
+	m := next(t, d)
+	began := time.Now()
+	noError(t, m.Nak(t.Context(), delay))
+	suspend(time.Minute)
+	noError(t, d.Close())
+	again := next(t, deliveries(t, b))
+	if took := time.Since(began); again.Sequence != m.Sequence || took < ackWait/2 {
+		t.Errorf("after %v came %+v", took, again)
+	}
+}
+
 // TestDelivery_Nak_Purge: what waits is not forgotten with what is purged; the server would (2.15.2, see DESIGN.md).
 func TestDelivery_Nak_Purge(t *testing.T) {
 	t.Parallel()
@@ -144,7 +165,7 @@ func TestDelivery_Nak_Purge(t *testing.T) {
 	noError(t, next(t, d).Nak(t.Context(), 2*time.Second))
 	s, err := c.JetStream(t).Stream(t.Context(), queueStream)
 	noError(t, err)
-	_, err = c.Client(t).Request("$JS.API.STREAM.PURGE."+s.CachedInfo().Config.Name, []byte(`{"filter":"Activations.`+group+`.bob.*"}`), 5*time.Second)
+	_, err = c.Client(t).Request("$JS.API.STREAM.PURGE."+s.CachedInfo().Config.Name, []byte(`{"filter":"Activations.`+group+`.bob.*"}`), 20*time.Second)
 	noError(t, err)
 	if m := next(t, d); m.Sequence != want {
 		t.Errorf("got %d, want %d", m.Sequence, want)

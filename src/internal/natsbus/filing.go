@@ -15,8 +15,9 @@ import (
 // maxUnfiled is how many records a recorder keeps that could not be filed. Each may have a parameter of faena.MaxInlineBytes.
 const maxUnfiled = 64
 
-// filing is what a recorder has to file in the backlog: what workers have put back for a later retry. It is apart from what is
-// recorded, so that neither waits for the other: what cannot be filed may be of one function, or for want of room.
+// filing is what a recorder has to file in the backlog: what workers have put back for a later retry. What fails is kept apart from what
+// could not be recorded, and keeps nothing from being recorded: it may be of one function, or for want of room. The other way round, while
+// what has ended cannot be recorded no new record is looked at; the leader files what waits for that.
 type filing struct {
 	put     func(context.Context, *faena.Record) error
 	fresh   []ended

@@ -42,7 +42,13 @@ func (i *installation) retries(t *testing.T, w *natsbus.Bus) {
 	if ids, err := i.api.DeadLetterIDs(ctx, otherGroup, ""); err != nil || len(ids["ana"]) != 1 {
 		t.Errorf("dead letters are %v, %v", ids, err)
 	}
+	seq, err = i.api.ReplaceDeadLetter(ctx, letter, seq)
+	noError(t, err)
 	noError(t, i.api.DeleteDeadLetter(ctx, otherGroup, seq))
+	noError(t, i.api.PutDeadLetter(ctx, letter))
+	if n, err := i.api.TrimDeadLetters(ctx, otherGroup, "ana", 0); err != nil || n != 1 {
+		t.Errorf("%d dead letters are removed, %v", n, err)
+	}
 
 	_, mine, rev, _, err := i.api.ClaimKey(ctx, "ana", "k", claim(r.ID))
 	if err != nil || !mine {

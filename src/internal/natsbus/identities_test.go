@@ -407,7 +407,7 @@ func TestAuthorization_Worker_Rollups(t *testing.T) {
 		"DeadLetters." + group + ".bob.x"} {
 		for _, kind := range []string{"all", "sub"} {
 			t.Run(subject+" "+kind, func(t *testing.T) {
-				answer, err := in.RequestMsg(&nats.Msg{Subject: subject, Header: nats.Header{"Nats-Rollup": {kind}}}, 5*time.Second)
+				answer, err := in.RequestMsg(&nats.Msg{Subject: subject, Header: nats.Header{"Nats-Rollup": {kind}}}, 20*time.Second)
 				if err != nil || !strings.Contains(string(answer.Data), "error") {
 					t.Errorf("it is answered %s, %v", answer.Data, err)
 				}
@@ -430,7 +430,6 @@ func TestAuthorization_API(t *testing.T) {
 		"acknowledge an activation": "$JS.ACK.ACTIVATIONS-" + group + ".workers.1.2.1.1.1",
 		"remove a consumer":         "$JS.API.CONSUMER.DELETE.ACTIVATIONS-" + group + ".workers",
 		"pause a consumer":          "$JS.API.CONSUMER.PAUSE.ACTIVATIONS-" + group + ".workers",
-		"write a dead letter":       "DeadLetters." + group + ".bob.x",
 		"copy a stream":             "$JS.API.STREAM.SNAPSHOT.KV_users",
 		"step a leader down":        "$JS.API.META.LEADER.STEPDOWN",
 		"tell of a log":             "Logs." + group + ".bob.x",

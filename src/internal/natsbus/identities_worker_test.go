@@ -90,7 +90,7 @@ func TestBus_Impostor(t *testing.T) {
 	in := i.intrude(t, group)
 	say := func(subject string, what any) {
 		t.Helper()
-		_, err := in.Request(subject, []byte(text(t, what)), 5*time.Second)
+		_, err := in.Request(subject, []byte(text(t, what)), 20*time.Second)
 		noError(t, err)
 	}
 	t.Run("a heartbeat of another group, or worker", func(t *testing.T) {

@@ -105,7 +105,7 @@ func (b *Bus) Object(ctx context.Context, group, name string) ([]byte, error) {
 	data.Grow(info.Size)
 	seq := uint64(1)
 	for range info.Chunks {
-		m, ok, err := b.after(ctx, objectsStream(group), chunksSubject(group, info.NUID), seq)
+		m, ok, err := b.chunk(ctx, group, info.NUID, seq)
 		if err != nil {
 			return nil, fmt.Errorf("read object %s: %w", name, err)
 		}
@@ -119,6 +119,17 @@ func (b *Bus) Object(ctx context.Context, group, name string) ([]byte, error) {
 		return nil, fmt.Errorf("read object %s: it is damaged: its digest is %s, not %s", name, got, info.Digest)
 	}
 	return data.Bytes(), nil
+}
+
+// chunk reads the next chunk of an object. A try that a busy server does not answer in time is made again as long as ctx allows: an
+// object is up to hundreds of requests, and all would have to be made again for one that was slow.
+func (b *Bus) chunk(ctx context.Context, group, nuid string, seq uint64) (m stored, ok bool, err error) {
+	for {
+		m, ok, err = b.after(ctx, objectsStream(group), chunksSubject(group, nuid), seq)
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return m, ok, err
+		}
+	}
 }
 
 // DeleteObject removes one without a trace; one that is absent is no error.

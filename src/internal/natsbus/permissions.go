@@ -71,6 +71,7 @@ func apiSends() []grant {
 		grant{queueSubjects("*"), "queues activations,"},
 		grant{queueAnchor("*"), "and moves the anchors of the queues;"},
 		grant{backlogSubjects("*"), "lets them wait for a slot,"},
+		grant{deadLetterSubjects("*"), "writes down what nobody will run,"},
 		grant{bucketSubjects("*"), "writes records, counters and leases,"},
 		grant{allObjects[0], "and objects;"},
 		grant{allObjects[1], "and objects;"},

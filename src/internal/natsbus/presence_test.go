@@ -43,7 +43,7 @@ func TestBus_Workers_Flood(t *testing.T) {
 	own, other := i.connect(t, group), i.connect(t, otherGroup)
 	in := i.intrude(t, group)
 	say := func(key string, size int) error {
-		answer, err := in.Request("$KV.workers-"+group+"."+key, make([]byte, size), 5*time.Second)
+		answer, err := in.Request("$KV.workers-"+group+"."+key, make([]byte, size), 20*time.Second)
 		if err == nil && strings.Contains(string(answer.Data), "error") {
 			err = errors.New(string(answer.Data))
 		}

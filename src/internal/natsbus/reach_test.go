@@ -45,7 +45,7 @@ func TestRefused(t *testing.T) {
 			url(plain) + " asks nobody for an nkey: give it the authorization that faena-api nats-config prints, or leave out FAENA_NATS_NKEY_FILE"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			c.o.Name = "test"
 			got := ""

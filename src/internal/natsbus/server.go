@@ -15,7 +15,7 @@ import (
 const (
 	// startWithin is how long the server may take to recover its store and take connections.
 	startWithin = 2 * time.Minute
-	// pingEvery and pingsOut find a client or server that is gone without a word.
+	// pingEvery and pingsOut find a client that is gone without a word.
 	pingEvery = 10 * time.Second
 	pingsOut  = 2
 	// defaultMaxStore is what the server may keep on disk unless told otherwise.

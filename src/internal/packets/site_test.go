@@ -147,7 +147,7 @@ func echo(c net.PacketConn) {
 }
 
 // patience is how long an answer may take that is expected.
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // reaches tries an address from the container, and waits long for an answer only where one is expected.
 func (s *site) reaches(network string, to netip.AddrPort, expected bool) (reached bool, why error) {

@@ -267,7 +267,8 @@ func bounded(text string, creds *faena.Credentials) string {
 		redact = strings.NewReplacer(header, "***", creds.Password, "***", url.QueryEscape(creds.Password), "***").Replace
 	}
 	text = strings.Join(strings.FieldsFunc(redact(text), func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError }), " ")
-	text = redact(text) // a password with a space in it may have come with another one
+	// A password with a space in it may have come with another one; one that is no text may be the half of a letter.
+	text = strings.ToValidUTF8(redact(text), "*")
 	if len(text) > maxWords {
 		text = strings.ToValidUTF8(text[:maxWords], "") + "…"
 	}

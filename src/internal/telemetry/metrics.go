@@ -36,6 +36,7 @@ type Metrics struct {
 	leading  prometheus.Gauge
 	swept    *children[string, prometheus.Counter]
 	pruned   prometheus.Counter
+	trimmed  prometheus.Counter
 
 	unreadable *children[string, prometheus.Counter]
 
@@ -104,6 +105,7 @@ func (m *Metrics) ofControl() {
 	m.leading = gauge(m.registry, "faena_leader", "Whether this API leads: it projects, releases, sweeps and prunes.").WithLabelValues()
 	m.swept = words(counter(m.registry, "faena_swept_total", "Activations that nobody else would have ended, by reason.", "reason"))
 	m.pruned = counter(m.registry, "faena_pruned_total", "Records of ended activations removed by age or size.").WithLabelValues()
+	m.trimmed = counter(m.registry, "faena_dead_letters_trimmed_total", "Dead letters removed since their users had too many.").WithLabelValues()
 }
 
 func (m *Metrics) ofWorker() {
@@ -174,6 +176,9 @@ func (m *Metrics) Swept(reason faena.Reason) { m.swept.get(string(reason)).Inc()
 
 // Pruned counts records that were removed.
 func (m *Metrics) Pruned(n int) { m.pruned.Add(float64(n)) }
+
+// Trimmed counts dead letters that were removed since their users had too many.
+func (m *Metrics) Trimmed(n int) { m.trimmed.Add(float64(n)) }
 
 // Settled counts an activation that this worker ended, and how long its stages took.
 func (m *Metrics) Settled(r *faena.Record) {

@@ -85,6 +85,7 @@ func TestMetrics_Observers(t *testing.T) {
 	m.Leading(true)
 	m.Swept("expired")
 	m.Pruned(3)
+	m.Trimmed(2)
 	done := &faena.Record{State: faena.StateSucceeded, Timings: faena.Timings{QueueUS: 300, RunUS: 2_000, TotalUS: 2_600}}
 	cold := &faena.Record{State: faena.StateFailed, Reason: faena.ReasonOOMKilled,
 		Timings: faena.Timings{QueueUS: 300, PullUS: 4_000_000, StartUS: 200_000, RunUS: 50_000, StoreUS: 900, TotalUS: 4_300_000}}
@@ -118,6 +119,7 @@ func TestMetrics_Observers(t *testing.T) {
 		`faena_leader`:                                                                                   "1",
 		`faena_swept_total{reason="expired"}`:                                                            "1",
 		`faena_pruned_total`:                                                                             "3",
+		`faena_dead_letters_trimmed_total`:                                                               "2",
 		`faena_activations_total{reason="",state="succeeded"}`:                                           "1",
 		`faena_activations_total{reason="oom_killed",state="failed"}`:                                    "1",
 		`faena_activations_total{reason="cancelled",state="cancelled"}`:                                  "1",

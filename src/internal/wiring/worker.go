@@ -59,11 +59,15 @@ func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
 			w.Close()
 		}
 	}()
-	if w.guard, err = newGuard(ctx, docker, o); err != nil {
-		return nil, err
-	}
 	about, err := docker.Info(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if about.Rootless {
+		return nil, settingError{fmt.Errorf("the Docker Engine %s is rootless: containers are then in a network that this worker neither sees nor filters. "+
+			"Let FAENA_DOCKER_HOST name one that root runs, such as unix:///var/run/docker.sock", docker.Host())}
+	}
+	if w.guard, err = newGuard(ctx, docker, o); err != nil {
 		return nil, err
 	}
 	if w.deliveries, err = o.Bus.Deliveries(o.Pool.Group); err != nil {

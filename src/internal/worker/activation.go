@@ -16,6 +16,7 @@ var (
 	errCancelled  = errors.New("cancelled by its user")
 	errSuperseded = errors.New("the record names another worker or attempt")
 	errFenced     = errors.New("not confirmed for too long")
+	errAhead      = errors.New("its record is of a later time than it is here, so that this host may have stood still")
 	errTaken      = errors.New("another worker has claimed it meanwhile")
 	errAborted    = errors.New("the worker was stopped")
 	errDrained    = errors.New("the worker takes no more work")
@@ -35,7 +36,7 @@ type activation struct {
 	stop            context.CancelCauseFunc
 	log             logTail
 	entry           *entry       // where it stands in the journal
-	confirmedAt     atomic.Int64 // nanoseconds since received: the last confirmation's departure
+	confirmedAt     atomic.Int64 // when the last confirmation left, or the delivery came: nanoseconds since the host's start
 	fenced          atomic.Bool  // it was not confirmed for so long that somebody else may have it; for good
 	checks          atomic.Int32 // looks at it that are under way or asked for
 	mu              sync.Mutex
@@ -66,6 +67,7 @@ func newActivation(ctx context.Context, group string, d Delivery, e *entry, now 
 	} else if !faena.ValidActivationID(a.id) {
 		a.id = "" // it has none
 	}
+	a.confirmedAt.Store(int64(sinceBoot()))
 	a.ctx, a.stop = context.WithCancelCause(ctx)
 	return a
 }
@@ -107,15 +109,16 @@ func (a *activation) ended() {
 	a.over = true
 }
 
-// unconfirmed is how long ago the last successful confirmation left, or the delivery came.
-func (a *activation) unconfirmed(now time.Time) time.Duration {
-	return now.Sub(a.received) - time.Duration(a.confirmedAt.Load())
+// unconfirmed is how long ago the last successful confirmation left, or the delivery came, the time counted in which the host was
+// suspended: AckWait goes on then.
+func (a *activation) unconfirmed() time.Duration {
+	return sinceBoot() - time.Duration(a.confirmedAt.Load())
 }
 
 // lapsed reports whether somebody else may have been given the message meanwhile. It stays so: a confirmation from then on would
 // confirm the other one's hold.
 func (a *activation) lapsed(fence time.Duration) bool {
-	if a.unconfirmed(time.Now()) >= fence {
+	if a.unconfirmed() >= fence {
 		a.fenced.Store(true)
 	}
 	return a.fenced.Load()

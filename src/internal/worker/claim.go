@@ -129,11 +129,22 @@ func (w *Worker) look(a *activation) (verdict, *faena.Record, uint64, error) {
 	if a.lapsed(w.every.fence) { // what is read is of whoever was given it since
 		return drop, nil, 0, errFenced
 	}
+	if w.ahead(a, rec) {
+		return drop, nil, 0, errAhead
+	}
 	v := w.judge(a, rec)
 	if v == proceed && rec.State == faena.StateRunning {
 		a.takesOver(rec)
 	}
 	return v, rec, rev, nil
+}
+
+// ahead reports of a message whose worker would be taken for a lost one whether that has begun later than it is here. Then either the
+// clocks differ, or this host has stood still without its kernel's noticing, and that worker runs it: the message had waited here
+// meanwhile. Nobody can tell, so it is left to the server once; a lost worker's comes again.
+func (w *Worker) ahead(a *activation, rec *faena.Record) bool {
+	return rec != nil && rec.State == faena.StateRunning && rec.Sequence == a.delivery.Sequence && rec.StartedAt != nil &&
+		rec.StartedAt.Sub(w.o.ServerNow()) > w.every.stall && w.passed.first(a.delivery.Sequence)
 }
 
 // read returns the record from the leader, nil where it is absent, trying again while the queue gives no answer.

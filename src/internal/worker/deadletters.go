@@ -82,7 +82,7 @@ func (w *Worker) keepParameter(ctx context.Context, a *activation, name string) 
 	}
 	data := a.parameter
 	if data == nil {
-		if err := retry(ctx, func(ctx context.Context) (err error) {
+		if err := retryObject(ctx, func(ctx context.Context) (err error) {
 			data, err = w.o.Bus.Object(ctx, a.group, name)
 			return final(err)
 		}); err != nil {
@@ -90,7 +90,7 @@ func (w *Worker) keepParameter(ctx context.Context, a *activation, name string) 
 		}
 	}
 	kept = "dead." + a.id
-	return kept, retry(ctx, func(ctx context.Context) error { return final(w.o.Bus.PutObject(ctx, a.group, kept, data)) })
+	return kept, retryObject(ctx, func(ctx context.Context) error { return final(w.o.Bus.PutObject(ctx, a.group, kept, data)) })
 }
 
 // refuse deals with a delivery that does not say what to run. One of another version is for a worker of that version; any other

@@ -11,6 +11,7 @@ import (
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
 	"faena.dev/faena/internal/wiring"
+	"faena.dev/faena/internal/worker"
 )
 
 // heartbeat is what a worker has told of itself last, or nothing.
@@ -42,7 +43,7 @@ func (h *hand) gone() {
 // TestWorker_Drain: what runs comes to its end, what has not started is handed back at once, and nothing more is taken.
 func TestWorker_Drain(t *testing.T) {
 	t.Parallel()
-	s := start(t, 0)
+	s := start(t, never)
 	slow := stall(t)
 	absent := faenatest.Push(t, slow.addr, "slow", faenatest.Image(t, faenatest.ImageSpec{}), nil)
 	h := s.run("drained", loopback)
@@ -53,7 +54,6 @@ func TestWorker_Drain(t *testing.T) {
 	waits := s.send(s.function("g", nil, "sleep", "0"), "")
 
 	drained := make(chan error, 1)
-	began := time.Now()
 	go func() { drained <- h.Drain(context.WithoutCancel(t.Context())) }()
 	faenatest.Eventually(t, patience, "it tells that it drains", func() bool { w := h.heartbeat(); return w != nil && w.Draining })
 	slow.let()
@@ -62,9 +62,6 @@ func TestWorker_Drain(t *testing.T) {
 		if r := s.ended(id); r.State != faena.StateSucceeded || r.Worker != heir.id || r.Attempt != 1 {
 			t.Errorf("handed back: %+v", r)
 		}
-	}
-	if took := time.Since(began); took > 20*time.Second { // it comes again after 30 s anyway
-		t.Errorf("what was handed back ended after %v", took)
 	}
 	if r := s.ended(runs); r.State != faena.StateSucceeded || r.Worker != h.id || string(r.Result.Inline) != "slept" {
 		t.Errorf("what ran: %+v", r)
@@ -80,7 +77,7 @@ func TestWorker_Drain(t *testing.T) {
 // three ways a worker is stopped.
 func TestWorker_Abort(t *testing.T) {
 	t.Parallel()
-	s := start(t, 0)
+	s := start(t, never)
 	for name, stop := range map[string]func(*hand){
 		"aborted": func(h *hand) { h.Abort() },
 		"its end": func(h *hand) { h.end() },
@@ -98,7 +95,6 @@ func TestWorker_Abort(t *testing.T) {
 			s.wrote(runs, "here")
 			waits := s.send(s.function("g", nil, "sleep", "0"), "") // for its processor
 			faenatest.Eventually(t, patience, "the other one waits", func() bool { return h.Stats().Waiting == 1 })
-			began := time.Now()
 			stop(h)
 			if r := s.ended(runs); r.State != faena.StateLost || r.Reason != faena.ReasonWorkerLost || r.Worker != h.id || string(r.Log.Inline) != "here" ||
 				!strings.Contains(r.Message, "stopped") {
@@ -108,9 +104,6 @@ func TestWorker_Abort(t *testing.T) {
 			heir := s.run("heir-" + h.id)
 			if r := s.ended(waits); r.State != faena.StateSucceeded || r.Worker != heir.id || r.Attempt != 1 {
 				t.Errorf("what waited: %+v", r)
-			}
-			if took := time.Since(began); took > 20*time.Second {
-				t.Errorf("it took %v", took)
 			}
 			s.quiet()
 			heir.Abort()
@@ -122,10 +115,10 @@ func TestWorker_Abort(t *testing.T) {
 // so at once.
 func TestWorker_DrainOnRequest(t *testing.T) {
 	t.Parallel()
-	s := start(t, 0)
+	s := start(t, never)
 	slow := stall(t)
 	absent := faenatest.Push(t, slow.addr, "slow", faenatest.Image(t, faenatest.ImageSpec{}), nil)
-	h := s.run("asked", loopback)
+	h := s.quick("asked", worker.Every{Heartbeat: time.Hour}, loopback) // it says only what is to be said at once
 	s.says("arg", s.function("g", nil), "arg")
 	runs := s.send(s.function("f", nil, "sleep", "3000"), "")
 	s.is(runs, faena.StateRunning)
@@ -146,12 +139,8 @@ func TestWorker_DrainOnRequest(t *testing.T) {
 		}
 	}
 
-	began := time.Now()
 	s.check(s.bus.RequestDrain(t.Context(), h.id, true))
 	says(h, true)
-	if took := time.Since(began); took > faena.HeartbeatTTL/3 { // when the next one is due
-		t.Errorf("it said so after %v", took)
-	}
 	s.check(s.bus.RequestDrain(t.Context(), h.id, true)) // which changes nothing
 	slow.let()
 	heir := s.run("heir", loopback)
@@ -160,9 +149,6 @@ func TestWorker_DrainOnRequest(t *testing.T) {
 		if r := s.ended(id); r.State != faena.StateSucceeded || r.Worker != heir.id || r.Attempt != 1 {
 			t.Errorf("handed back: %+v", r)
 		}
-	}
-	if took := time.Since(began); took > 20*time.Second { // it comes again after 30 s anyway
-		t.Errorf("what was handed back ended after %v", took)
 	}
 	if r := s.ended(runs); r.State != faena.StateSucceeded || r.Worker != h.id || string(r.Result.Inline) != "slept" {
 		t.Errorf("what ran: %+v", r)

@@ -152,6 +152,24 @@ func TestWorker_AbortWhileCreating(t *testing.T) {
 	}
 }
 
+// TestWorker_EngineRestarts: a worker that stops soon after its engine was away leaves no container, also none that it could not remove
+// then.
+func TestWorker_EngineRestarts(t *testing.T) {
+	t.Parallel()
+	s := start(t, 0)
+	f := s.frontage()
+	h := s.run("soon", f.behind)
+	home, _ := s.container(s.function("f", nil))
+	f.away.Store(true)
+	faenatest.Engine(t).Post(t, "/containers/"+home+"/kill", nil, nil)
+	faenatest.Eventually(t, patience, "it could not be removed", func() bool { return h.log.has("a container could not be removed") })
+	f.away.Store(false)
+	h.Abort()
+	if left := h.containers(); len(left) > 0 {
+		t.Errorf("it leaves %v", left)
+	}
+}
+
 // TestWorker_ContainerEnds: a container that ends by itself is not used again, and takes with it only what ran in it.
 func TestWorker_ContainerEnds(t *testing.T) {
 	t.Parallel()

@@ -10,20 +10,26 @@ import (
 	"faena.dev/faena/internal/failpoint"
 )
 
-// giveBack hands a message back, which this worker does not hold any more from then on. One whose hold is doubtful is left to the
-// server, which delivers it again: an answer would take effect on whoever holds it meanwhile.
+// giveBack hands a message back when delay is over, and does not work on it any more. It takes no place meanwhile.
 func (w *Worker) giveBack(a *activation, delay time.Duration) {
+	w.held.remove(a)
+	if delay <= 0 || !w.postpone(a, min(delay, faena.MaxSlotDelay)) {
+		w.handOver(a)
+	}
+}
+
+// handOver hands a message back at once. One whose hold is doubtful is left to the server, which delivers it again: an answer would
+// take effect on whoever holds it meanwhile.
+func (w *Worker) handOver(a *activation) {
 	if a.lapsed(w.every.fence) {
+		a.entry.clear()
 		w.logOf(a).Warn("an activation was not handed back: it was not confirmed for too long")
 		return
 	}
-	a.entry.clear() // before: a successor must not hand back what somebody else has been given since
-	w.held.remove(a)
 	failpoint.Hit("worker/before-nak")
-	err := once(context.WithoutCancel(a.ctx), func(ctx context.Context) error {
-		return a.delivery.Nak(ctx, min(max(delay, 0), faena.MaxSlotDelay))
-	})
-	if err != nil {
+	a.entry.clear() // before: a successor must not hand back what somebody else has been given since
+	failpoint.Hit("worker/nak-noted")
+	if err := once(context.WithoutCancel(a.ctx), func(ctx context.Context) error { return a.delivery.Nak(ctx, 0) }); err != nil {
 		w.logOf(a).Warn("a message could not be handed back", "error", err)
 	}
 	failpoint.Hit("worker/nak-sent")
@@ -37,7 +43,7 @@ func (w *Worker) setAside(a *activation, err error) {
 		a.entry.clear()
 		w.o.Observer.Abandoned("superseded")
 		w.logOf(a).Warn("an activation was given up before it started", "error", err)
-	case errors.Is(err, errFenced), errors.Is(context.Cause(a.ctx), errFenced):
+	case errors.Is(err, errFenced), errors.Is(err, errAhead), errors.Is(context.Cause(a.ctx), errFenced):
 		a.entry.clear()
 		w.o.Observer.Abandoned("fenced")
 		w.logOf(a).Warn("an activation was given up before it started", "error", err)
@@ -61,24 +67,24 @@ func (w *Worker) putBack(a *activation, where string, err error) {
 	w.giveBack(a, w.every.unread)
 }
 
-// maxUnread bounds what is remembered of what was said.
-const maxUnread = 1000
+// maxMet bounds what is remembered of messages.
+const maxMet = 1000
 
-// unread remembers the messages that a worker could not read: it says so once of each. It is safe for concurrent use.
-type unread struct {
-	mu   sync.Mutex
-	said map[uint64]struct{} // by their sequence in the stream
+// met remembers messages of which something is said, or done, once. It is safe for concurrent use.
+type met struct {
+	mu sync.Mutex
+	by map[uint64]struct{} // their sequence in the stream
 }
 
-func (u *unread) first(sequence uint64) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if _, known := u.said[sequence]; known {
+func (m *met) first(sequence uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, known := m.by[sequence]; known {
 		return false
 	}
-	if u.said == nil || len(u.said) >= maxUnread {
-		u.said = make(map[uint64]struct{})
+	if m.by == nil || len(m.by) >= maxMet {
+		m.by = make(map[uint64]struct{})
 	}
-	u.said[sequence] = struct{}{}
+	m.by[sequence] = struct{}{}
 	return true
 }

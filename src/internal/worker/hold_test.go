@@ -116,7 +116,7 @@ func TestWorker_TakenForLost(t *testing.T) {
 	s := start(t, time.Second)
 	one := func(o *wiring.WorkerOptions) { o.Pool.Places = 1 }
 	h := s.run("holder", one)
-	id := s.send(s.function("f", nil, "sleep", "8000"), "") // the heir has that long to come
+	id := s.send(s.function("f", nil, "sleep", "20000"), "") // the heir has that long to come
 	s.is(id, faena.StateRunning)
 	s.run("heir", one)
 	r := s.ended(id)

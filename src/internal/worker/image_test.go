@@ -58,17 +58,17 @@ func TestWorker_PullOnce(t *testing.T) {
 	var ids []string
 	for _, name := range []string{"a", "a", "b", "c"} {
 		rev := s.pulled(name, ref, nil)
-		rev.Spec.TimeoutMS = 500
+		rev.Spec.TimeoutMS = 5000
 		ids = append(ids, s.send(rev, "x"))
 	}
 	<-slow.asked
 	began := time.Now()
 	faenatest.Eventually(t, patience, "all wait, for longer than their timeout", func() bool {
-		return h.Describe().Busy == 4 && time.Since(began) > 700*time.Millisecond
+		return h.Describe().Busy == 4 && time.Since(began) > 5*time.Second
 	})
 	slow.let()
 	for _, id := range ids {
-		if r := s.ended(id); r.State != faena.StateSucceeded || r.Timings.PullUS < 500_000 || r.Warm || r.Timings.TotalUS < r.Timings.PullUS {
+		if r := s.ended(id); r.State != faena.StateSucceeded || r.Timings.PullUS < 5_000_000 || r.Warm || r.Timings.TotalUS < r.Timings.PullUS {
 			t.Errorf("%+v", r)
 		}
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,8 +22,9 @@ import (
 )
 
 // journal is a file that says what this worker holds, so that its next life can hand that back at once instead of letting it wait
-// for faena.AckWait. It has a fixed entry for each place, which is written where the page cache keeps it when the process is
-// killed; a power cut may lose it, and then AckWait does. Nothing depends on it: what it says is checked against the records.
+// for faena.AckWait. It has a fixed entry for each place, and behind those one for each message that waits to be handed back. They are
+// written where the page cache keeps them when the process is killed; a power cut may lose one, and then AckWait does. Nothing depends
+// on it: what it says is checked against the records.
 //
 //	entry: confirmed (8 bytes, ns since the host's start) | CRC-32C of the id of that start and all that follows (4) | lengths of id, user, receipt (3 × 2) | sequence (8) | id, user, receipt
 //
@@ -33,10 +36,15 @@ type journal struct {
 	size   int64       // of an entry for each place
 	boot   uint32      // CRC-32C of the id of the host's start: what an earlier one wrote does not count
 	failed atomic.Bool // which is said once
+
+	mu    sync.Mutex
+	freed []int64 // entries behind those of the places that are free again
+	end   int64   // of all that were ever in use
 }
 
 const (
 	entryBytes  = 512
+	maxEntries  = 4096
 	entryHeader = 8 + 4 + 3*2 + 8
 	checkedFrom = 8 + 4
 	// handBackWithin is how long after its last confirmation a message is certainly nobody else's.
@@ -74,7 +82,7 @@ func openJournal(dir string, places int, log *slog.Logger) (*journal, []heldMess
 		log.Warn("what is held cannot be written down: after a crash it waits for its redelivery", "error", err)
 		return nil, nil
 	}
-	old := make([]byte, 4096*entryBytes)
+	old := make([]byte, maxEntries*entryBytes)
 	n, _ := f.ReadAt(old, 0) // to the end; what cannot be read was not held
 	var held []heldMessage
 	for at := 0; at+entryBytes <= n; at += entryBytes {
@@ -83,7 +91,7 @@ func openJournal(dir string, places int, log *slog.Logger) (*journal, []heldMess
 			held = append(held, m)
 		}
 	}
-	j := &journal{file: f, log: log, size: int64(places * entryBytes), boot: boot}
+	j := &journal{file: f, log: log, size: int64(places * entryBytes), boot: boot, end: int64(places * entryBytes)}
 	if missing := places*entryBytes - n; missing > 0 { // a full disk is met now, not later
 		_, err = f.WriteAt(make([]byte, missing), int64(n))
 	}
@@ -92,7 +100,22 @@ func openJournal(dir string, places int, log *slog.Logger) (*journal, []heldMess
 		_ = f.Close()   // nothing was written
 		return nil, nil // what is handed back could not be noted, and would be handed back again
 	}
-	return j, held
+	return j, j.onceEach(held)
+}
+
+// onceEach leaves of entries about one message, which was on its way from one to the other or had come twice, the last confirmed: the
+// first hand-back gives it to somebody else.
+func (j *journal) onceEach(held []heldMessage) []heldMessage {
+	slices.SortStableFunc(held, func(a, b heldMessage) int {
+		return cmp.Or(cmp.Compare(a.sequence, b.sequence), cmp.Compare(b.confirmed, a.confirmed))
+	})
+	return slices.CompactFunc(held, func(kept, m heldMessage) bool {
+		if kept.sequence != m.sequence {
+			return false
+		}
+		j.write(make([]byte, entryBytes), m.at)
+		return true
+	})
 }
 
 // begin forgets what the predecessor held. It is called before anything is held.
@@ -129,12 +152,16 @@ func (j *journal) close() {
 	}
 }
 
-// entry is the entry of one place. Its methods are safe on nil, which writes nothing. hold and clear are called by the place's own
-// goroutine, confirmed by any.
+// entry is the entry of one place, or of one message that waits. Its methods are safe for concurrent use, and on nil, which writes
+// nothing.
 type entry struct {
-	j   *journal
-	at  int64
-	buf [entryBytes]byte
+	j     *journal
+	at    int64
+	spare bool // of a message that waits: it is written once, and free for another when it is cleared
+
+	mu      sync.Mutex
+	cleared bool // of a spare one: it may be another's
+	buf     [entryBytes]byte
 }
 
 // entry returns that of a place.
@@ -145,19 +172,47 @@ func (j *journal) entry(place int) *entry {
 	return &entry{j: j, at: int64(place) * entryBytes}
 }
 
-// hold notes a delivery. One without an id, or with a receipt that is too long, is not noted: it comes again after AckWait.
-func (e *entry) hold(d *Delivery) {
+// spareEntry returns one for a message that waits, nil where so many wait that the rest is not noted. It is free again when it is cleared.
+func (j *journal) spareEntry() *entry {
+	if j == nil {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	e := &entry{j: j, spare: true}
+	if n := len(j.freed); n > 0 {
+		e.at, j.freed = j.freed[n-1], j.freed[:n-1]
+	} else if j.end >= maxEntries*entryBytes {
+		return nil
+	} else {
+		e.at = j.end
+		j.end += entryBytes
+	}
+	return e
+}
+
+func (j *journal) free(at int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.freed = append(j.freed, at)
+}
+
+// hold notes a delivery that is certainly this worker's from confirmed, since the host's start, on. One without an id, or with a receipt
+// that is too long, is not noted: it comes again after AckWait.
+func (e *entry) hold(d *Delivery, confirmed time.Duration) {
 	if e == nil {
 		return
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	receipt := d.Receipt()
 	end := entryHeader + len(d.ID) + len(d.User) + len(receipt)
 	if d.ID == "" || end > entryBytes {
-		e.clear()
+		e.wipe()
 		return
 	}
 	b := &e.buf
-	binary.LittleEndian.PutUint64(b[:], uint64(sinceBoot()))
+	binary.LittleEndian.PutUint64(b[:], uint64(confirmed))
 	binary.LittleEndian.PutUint16(b[12:], uint16(len(d.ID)))
 	binary.LittleEndian.PutUint16(b[14:], uint16(len(d.User)))
 	binary.LittleEndian.PutUint16(b[16:], uint16(len(receipt)))
@@ -167,7 +222,10 @@ func (e *entry) hold(d *Delivery) {
 		n += copy(b[n:], s)
 	}
 	binary.LittleEndian.PutUint32(b[8:], crc32.Update(e.j.boot, castagnoli, b[checkedFrom:n]))
-	e.write(b[:n])
+	if e.spare {
+		n = entryBytes // the file ends with it, and is read by whole ones
+	}
+	e.j.write(b[:n], e.at)
 }
 
 // clear notes that nothing is held. What has ended may stay: its record says so.
@@ -175,22 +233,37 @@ func (e *entry) clear() {
 	if e == nil {
 		return
 	}
-	e.buf = [entryBytes]byte{}
-	e.write(e.buf[:entryHeader])
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cleared {
+		return
+	}
+	e.wipe()
+	if e.spare {
+		e.cleared = true
+		e.j.free(e.at)
+	}
 }
 
-// confirmed notes when the last successful confirmation left.
-func (e *entry) confirmed(left time.Time) {
+// wipe empties it. The caller holds mu.
+func (e *entry) wipe() {
+	e.buf = [entryBytes]byte{}
+	e.j.write(e.buf[:entryHeader], e.at)
+}
+
+// confirmed notes when the last successful confirmation of a message left, since the host's start. It may come late, when the place
+// holds another one.
+func (e *entry) confirmed(sequence uint64, left time.Duration) {
 	if e == nil {
 		return
 	}
-	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], uint64(sinceBoot()-time.Since(left)))
-	e.write(b[:])
-}
-
-func (e *entry) write(b []byte) {
-	e.j.write(b, e.at)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cleared || binary.LittleEndian.Uint64(e.buf[18:]) != sequence {
+		return
+	}
+	binary.LittleEndian.PutUint64(e.buf[:], uint64(left))
+	e.j.write(e.buf[:8], e.at)
 }
 
 // handBackHeld hands back what an earlier life of this worker held, where its record says that nobody else has it. It is called
@@ -253,27 +326,42 @@ func (w *Worker) handBackOne(ctx context.Context, m heldMessage, ran bool) (back
 		}
 		return err
 	})
-	if err != nil || !w.stillOf(rec, m) {
+	left := w.leftOf(rec, m)
+	if err != nil || left == nothing {
 		return false, false, err
 	}
-	if rec.State == faena.StateRunning && !ran {
+	if left == itsRun && !ran {
 		return false, true, nil
 	}
 	failpoint.Hit("worker/before-hand-back")
 	w.journal.write(make([]byte, entryBytes), m.at) // before: a successor must not hand back what somebody else has been given since
-	return true, false, once(ctx, func(ctx context.Context) error { return w.o.Bus.HandBack(ctx, m.receipt) })
+	err = once(ctx, func(ctx context.Context) error { return w.o.Bus.HandBack(ctx, m.receipt) })
+	return left != itsEnd && err == nil, false, err
 }
 
-// stillOf reports whether a message that an earlier life of this worker held is nobody else's.
-func (w *Worker) stillOf(rec *faena.Record, m heldMessage) bool {
-	if age := sinceBoot() - m.confirmed; rec == nil || age < 0 || age > handBackWithin {
-		return false
+// remainder is what is left to do of what an earlier life of this worker held.
+type remainder int
+
+const (
+	nothing remainder = iota // it is, or may be, somebody else's
+	itsTurn                  // it waits for its start, or for its next attempt
+	itsRun                   // it ran
+	itsEnd                   // to acknowledge it, unless that was done: whoever gets it next does, and its slot is free
+)
+
+// leftOf says what is left to do of a message that an earlier life of this worker held; rec is nil where its record is absent.
+func (w *Worker) leftOf(rec *faena.Record, m heldMessage) remainder {
+	switch age := sinceBoot() - m.confirmed; {
+	case age < 0 || age > handBackWithin:
+		return nothing
+	case rec == nil || rec.State.Terminal() || rec.Backlogged:
+		return itsEnd
+	case rec.State == faena.StateQueued:
+		return itsTurn
+	case rec.Sequence != m.sequence: // a copy
+		return itsEnd
+	case rec.Worker == w.o.ID:
+		return itsRun
 	}
-	switch rec.State {
-	case faena.StateRunning:
-		return rec.Worker == w.o.ID && rec.Sequence == m.sequence
-	case faena.StateQueued:
-		return !rec.Backlogged
-	}
-	return false
+	return nothing
 }

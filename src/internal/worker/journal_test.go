@@ -64,24 +64,24 @@ func TestJournal(t *testing.T) {
 	first, second := delivered("ana", "short", 1), delivered(strings.Repeat("u", 63), ack, 1<<63)
 	e := []*entry{j.entry(0), j.entry(1), j.entry(2), j.entry(3), j.entry(4)}
 	old := delivered("before", ack, 7)
-	e[0].hold(&old)
-	e[0].hold(&first) // in its place
-	e[1].hold(&second)
-	e[1].confirmed(time.Now())
-	e[2].hold(&old)
+	e[0].hold(&old, sinceBoot())
+	e[0].hold(&first, sinceBoot()) // in its place
+	e[1].hold(&second, sinceBoot())
+	e[1].confirmed(second.Sequence, sinceBoot())
+	e[2].hold(&old, sinceBoot())
 	e[2].clear()
-	e[2].confirmed(time.Now()) // late
-	e[3].hold(&old)
+	e[2].confirmed(old.Sequence, sinceBoot()) // late
+	e[3].hold(&old, sinceBoot())
 	long := delivered("ana", strings.Repeat("x", entryBytes), 3)
-	e[3].hold(&long) // does not fit
-	e[4].hold(&old)
-	e[4].hold(&Delivery{Acker: receipt("nameless"), User: "ana"})
+	e[3].hold(&long, sinceBoot()) // does not fit
+	e[4].hold(&old, sinceBoot())
+	e[4].hold(&Delivery{Acker: receipt("nameless"), User: "ana"}, sinceBoot())
 	want := []heldMessage{heldOf(first), heldOf(second)}
 	j, held = reopened(t, dir, 1)
 	if !reflect.DeepEqual(held, want) {
 		t.Errorf("it holds %v, want %v", held, want)
 	}
-	j.entry(0).hold(&second)
+	j.entry(0).hold(&second, sinceBoot())
 	if _, held = reopened(t, dir, 8); !reflect.DeepEqual(held, want[1:]) {
 		t.Errorf("with fewer places it holds %v, want %v", held, want[1:])
 	}
@@ -104,8 +104,8 @@ func TestJournal_Damaged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			j, _ := reopened(t, dir, 2)
-			j.entry(0).hold(&d)
-			j.entry(1).hold(&next)
+			j.entry(0).hold(&d, sinceBoot())
+			j.entry(1).hold(&next, sinceBoot())
 			path := filepath.Join(dir, "held")
 			b, err := os.ReadFile(path)
 			if err == nil {
@@ -123,7 +123,7 @@ func TestJournal_Damaged(t *testing.T) {
 		dir := t.TempDir()
 		j, _ := reopened(t, dir, 2)
 		j.boot++
-		j.entry(0).hold(&d)
+		j.entry(0).hold(&d, sinceBoot())
 		if _, held := reopened(t, dir, 2); len(held) != 0 {
 			t.Errorf("it holds %v", held)
 		}
@@ -131,8 +131,8 @@ func TestJournal_Damaged(t *testing.T) {
 	t.Run("cut off", func(t *testing.T) {
 		dir := t.TempDir()
 		j, _ := reopened(t, dir, 2)
-		j.entry(0).hold(&d)
-		j.entry(1).hold(&next)
+		j.entry(0).hold(&d, sinceBoot())
+		j.entry(1).hold(&next, sinceBoot())
 		if err := os.Truncate(filepath.Join(dir, "held"), entryBytes+30); err != nil {
 			t.Fatal(err)
 		}
@@ -147,8 +147,8 @@ func TestJournal_Damaged(t *testing.T) {
 		}
 		j, held := openJournal(dir, 2, slog.New(slog.DiscardHandler))
 		e := j.entry(0)
-		e.hold(&d) // goes on without
-		e.confirmed(time.Now())
+		e.hold(&d, sinceBoot()) // goes on without
+		e.confirmed(d.Sequence, sinceBoot())
 		e.clear()
 		j.close()
 		if j != nil || held != nil {
@@ -157,8 +157,53 @@ func TestJournal_Damaged(t *testing.T) {
 	})
 }
 
-// TestWorker_stillOf: only what nobody else can have been given is handed back.
-func TestWorker_stillOf(t *testing.T) {
+// TestJournal_spareEntry: what waits to be handed back stands behind what the places hold, each message once.
+func TestJournal_spareEntry(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := reopened(t, dir, 1)
+	placed, waits, next := delivered("ana", ack, 5), delivered("bob", "waits", 6), delivered("ana", "next", 7)
+	place, spare := j.entry(0), j.spareEntry()
+	place.hold(&waits, sinceBoot()-3*time.Second)
+	spare.hold(&waits, sinceBoot()-2*time.Second) // it is on its way from one to the other
+	late := waits
+	late.Acker = receipt("a copy")
+	j.spareEntry().hold(&late, sinceBoot()-time.Second)
+	if _, held := openJournal(dir, 1, slog.New(slog.DiscardHandler)); len(held) != 1 || held[0].receipt != "a copy" {
+		t.Errorf("what stands there more than once is %v", held)
+	}
+	j, held := reopened(t, dir, 1)
+	if len(held) != 1 {
+		t.Errorf("the next one to start finds %v", held)
+	}
+
+	place, spare = j.entry(0), j.spareEntry()
+	spare.hold(&waits, sinceBoot())
+	place.hold(&placed, sinceBoot()-time.Hour)
+	place.confirmed(waits.Sequence, sinceBoot()) // late: it has left the place
+	spare.clear()
+	again := j.spareEntry()
+	if again.at != spare.at {
+		t.Errorf("an entry that is free is not used again: %d, %d", spare.at, again.at)
+	}
+	again.hold(&next, sinceBoot())
+	spare.clear()
+	spare.confirmed(waits.Sequence, 0)
+	_, held = openJournal(dir, 1, slog.New(slog.DiscardHandler))
+	if len(held) != 2 || held[0].id != placed.ID || sinceBoot()-held[0].confirmed < time.Hour || held[1].id != next.ID || sinceBoot()-held[1].confirmed > time.Minute {
+		t.Errorf("it holds %+v", held)
+	}
+	n := 2
+	for j.spareEntry() != nil {
+		n++
+	}
+	if n != maxEntries {
+		t.Errorf("there are %d entries", n)
+	}
+	(*journal)(nil).spareEntry().hold(&next, 0) // goes on without
+}
+
+// TestWorker_leftOf: only what nobody else can have been given is handed back.
+func TestWorker_leftOf(t *testing.T) {
 	w := &Worker{o: Options{ID: "w1"}}
 	running := faena.Record{State: faena.StateRunning, Worker: "w1", Sequence: 7, Attempt: 1}
 	queued := faena.Record{State: faena.StateQueued}
@@ -166,23 +211,24 @@ func TestWorker_stillOf(t *testing.T) {
 	for name, c := range map[string]struct {
 		rec  *faena.Record
 		age  time.Duration
-		want bool
+		want remainder
 	}{
-		"running here":                 {&running, 0, true},
-		"running here, confirmed late": {&running, handBackWithin - time.Second, true},
-		"running here, not any more":   {&running, handBackWithin + time.Second, false},
-		"from another start's time":    {&running, -time.Minute, false},
-		"running elsewhere":            {with(running, func(r *faena.Record) { r.Worker = "w2" }), 0, false},
-		"running by another message":   {with(running, func(r *faena.Record) { r.Sequence = 8 }), 0, false},
-		"queued":                       {&queued, 0, true},
-		"queued, not any more here":    {&queued, time.Hour, false},
-		"queued again":                 {with(queued, func(r *faena.Record) { r.Attempt = 1 }), 0, true},
-		"in the backlog":               {with(queued, func(r *faena.Record) { r.Backlogged = true }), 0, false},
-		"absent":                       {nil, 0, false},
-		"ended":                        {with(running, func(r *faena.Record) { r.State = faena.StateFailed }), 0, false},
+		"running here":                 {&running, 0, itsRun},
+		"running here, confirmed late": {&running, handBackWithin - time.Second, itsRun},
+		"running here, not any more":   {&running, handBackWithin + time.Second, nothing},
+		"from another start's time":    {&running, -time.Minute, nothing},
+		"running elsewhere":            {with(running, func(r *faena.Record) { r.Worker = "w2" }), 0, nothing},
+		"running by another message":   {with(running, func(r *faena.Record) { r.Sequence = 8 }), 0, itsEnd},
+		"queued":                       {&queued, 0, itsTurn},
+		"queued, not any more here":    {&queued, time.Hour, nothing},
+		"queued again":                 {with(queued, func(r *faena.Record) { r.Attempt = 1 }), 0, itsTurn},
+		"in the backlog":               {with(queued, func(r *faena.Record) { r.Backlogged = true }), 0, itsEnd},
+		"absent":                       {nil, 0, itsEnd},
+		"absent, not any more here":    {nil, time.Hour, nothing},
+		"ended":                        {with(running, func(r *faena.Record) { r.State = faena.StateFailed }), 0, itsEnd},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := w.stillOf(c.rec, heldMessage{sequence: 7, confirmed: sinceBoot() - c.age}); got != c.want {
+			if got := w.leftOf(c.rec, heldMessage{sequence: 7, confirmed: sinceBoot() - c.age}); got != c.want {
 				t.Errorf("got %v", got)
 			}
 		})
@@ -199,7 +245,7 @@ func BenchmarkEntry(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				e.hold(&d)
+				e.hold(&d, sinceBoot())
 			}
 		})
 	}

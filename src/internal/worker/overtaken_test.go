@@ -61,6 +61,40 @@ func TestWorker_Overtaken(t *testing.T) {
 	}
 }
 
+// TestWorker_Ahead: a worker that finds that another one has begun later than it is here, which it would take for a lost one, leaves the
+// message to the server: its own host may have stood still. When the message comes again the other one is lost.
+func TestWorker_Ahead(t *testing.T) {
+	t.Parallel()
+	for name, lives := range map[string]bool{"the other one lives": true, "it is lost": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, 2*time.Second)
+			id := s.send(s.function("f", nil), "arg")
+			deliveries, err := s.connect("another", 2*time.Second).Deliveries(group)
+			s.check(err)
+			defer func() { s.check(deliveries.Close()) }()
+			d, err := deliveries.Next(t.Context())
+			s.check(err)
+			s.change(id, func(r *faena.Record) { s.check(r.Claim("another", d.Sequence, time.Now().UTC().Add(30*time.Second))) })
+			h := s.run("behind")
+			const says = "so that this host may have stood still"
+			faenatest.Eventually(t, patience, "it has given it up", func() bool { return h.log.has(says) })
+			if lives {
+				s.check(d.Confirm(t.Context()))
+				s.change(id, func(r *faena.Record) { s.check(r.Succeed(time.Now().UTC())) })
+				s.check(d.DoubleAck(t.Context()))
+			}
+			s.quiet()
+			if r := s.record(id); (r.State == faena.StateSucceeded) != lives || (r.Reason == faena.ReasonWorkerLost) == lives {
+				t.Errorf("%+v", r)
+			}
+			if n := h.log.count(says); n != 1 {
+				t.Errorf("it was given up %d times", n)
+			}
+		})
+	}
+}
+
 func sameRecord(a, b *faena.Record) bool {
 	return a.State == b.State && a.Worker == b.Worker && a.Attempt == b.Attempt && a.Sequence == b.Sequence && len(a.Failures) == len(b.Failures)
 }

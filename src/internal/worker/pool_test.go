@@ -100,7 +100,7 @@ func (b *bench) get(rev *faena.Revision) *container {
 	if c := b.take(rev); c != nil {
 		return c
 	}
-	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
 	defer cancel()
 	c, err := b.wait(ctx, rev)
 	if err != nil {
@@ -111,7 +111,7 @@ func (b *bench) get(rev *faena.Revision) *container {
 
 func (b *bench) eventually(what string, ok func(PoolStats) bool) {
 	b.t.Helper()
-	faenatest.Eventually(b.t, 20*time.Second, what, func() bool { return ok(b.stats()) })
+	faenatest.Eventually(b.t, time.Minute, what, func() bool { return ok(b.stats()) })
 }
 
 func revision(user, function string, number int, change ...func(*faena.Spec)) *faena.Revision {
@@ -186,7 +186,7 @@ func TestPool_Fresh(t *testing.T) {
 	t.Run("one ahead without warm", func(t *testing.T) {
 		rev := revision("bea", "f", 1, fresh)
 		b.release(b.get(rev), false)
-		faenatest.Eventually(t, 20*time.Second, "there is a spare one", func() bool {
+		faenatest.Eventually(t, time.Minute, "there is a spare one", func() bool {
 			c := b.take(rev)
 			if c != nil {
 				b.release(c, false)

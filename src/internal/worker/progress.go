@@ -32,17 +32,13 @@ func (p *progress) loop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-t.C:
+		case <-t.C:
 			p.w.o.Pulse.Beat("progress")
 			at := sinceBoot()
-			stood := p.vigil.look(at, p.w.every.stall)
+			p.vigil.look(at, p.w.every.stall)
 			p.w.gate.doubt(p.vigil.doubtful(at, p.w.every.stall))
-			p.w.held.each(func(a *activation) {
-				if stood >= p.w.every.fence { // also where the host was suspended, which no other clock here counts
-					a.fenced.Store(true)
-				}
-				p.look(ctx, a, now)
-			})
+			p.w.held.each(func(a *activation) { p.look(ctx, a) })
+			p.w.later.each(func(a *activation) { p.look(ctx, a) })
 		}
 	}
 }
@@ -55,14 +51,14 @@ func (p *progress) close() {
 }
 
 // look fences what was not confirmed for too long, and starts a check of what is due.
-func (p *progress) look(ctx context.Context, a *activation, now time.Time) {
+func (p *progress) look(ctx context.Context, a *activation) {
 	if a.lapsed(p.w.every.fence) {
 		if !a.now().over {
 			a.stop(errFenced)
 		}
 		return
 	}
-	if a.unconfirmed(now) >= p.w.every.progress {
+	if a.unconfirmed() >= p.w.every.progress {
 		p.check(ctx, a, true)
 	}
 }
@@ -88,7 +84,10 @@ func (p *progress) check(ctx context.Context, a *activation, confirm bool) {
 }
 
 func (p *progress) confirm(ctx context.Context, a *activation, confirm bool) {
-	left := time.Now()
+	left := sinceBoot()
+	if a.lapsed(p.w.every.fence) { // since it was looked at: this process, or its host, has stood still
+		return
+	}
 	if confirm {
 		if err := once(ctx, a.delivery.Confirm); err != nil {
 			if ctx.Err() == nil {
@@ -96,13 +95,16 @@ func (p *progress) confirm(ctx context.Context, a *activation, confirm bool) {
 			}
 			return
 		}
-		a.confirmedAt.Store(int64(left.Sub(a.received)))
-		a.entry.confirmed(left)
+		a.confirmedAt.Store(int64(left))
+		a.entry.confirmed(a.delivery.Sequence, left)
 		failpoint.Hit("worker/confirmed")
 	}
 	// The attempt is read before the record and the end after it: a claim or a settle of our own in between must not
 	// look like somebody else's.
 	before := a.now()
+	if before.over { // whatever the record says, there is nothing to stop
+		return
+	}
 	var rec *faena.Record
 	err := once(ctx, func(ctx context.Context) (err error) {
 		rec, _, err = p.w.o.Bus.Record(ctx, a.group, a.user, a.id)
@@ -143,13 +145,11 @@ type vigil struct {
 	until atomic.Int64 // until when what arrives is doubtful
 }
 
-// look is called often. It returns how long ago it was called before.
-func (v *vigil) look(now, stall time.Duration) time.Duration {
-	since := now - time.Duration(v.last.Swap(int64(now)))
-	if since >= stall {
+// look is called often.
+func (v *vigil) look(now, stall time.Duration) {
+	if now-time.Duration(v.last.Swap(int64(now))) >= stall {
 		v.until.Store(int64(now + doubtFor))
 	}
-	return since
 }
 
 // doubtful reports whether what arrives now may have waited for longer than stall.

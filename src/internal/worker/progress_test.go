@@ -50,9 +50,7 @@ func TestVigil(t *testing.T) {
 	doubts("looked at in time", stall, false)
 	woke := 10 * stall
 	doubts("stood still, before the look", woke, true)
-	if stood := v.look(from+woke, stall); stood != 9*stall+1 {
-		t.Errorf("it stood still for %v", stood)
-	}
+	v.look(from+woke, stall)
 	doubts("stood still, after the look", woke, true)
 	for at := woke; at < woke+doubtFor; at += time.Second {
 		v.look(from+at, stall)

@@ -60,7 +60,6 @@ func (w *Worker) requeued(ctx context.Context, a *activation, r *faena.Record) {
 	w.o.Observer.Retried(last.Reason)
 	w.logOf(a).Info("an activation is tried again", "attempt", last.Attempt, "reason", last.Reason, "not_before", r.NotBefore)
 	if r.Backlogged {
-		a.entry.clear()
 		w.acknowledge(ctx, a)
 		failpoint.Hit("worker/requeued-acknowledged")
 		return

@@ -10,6 +10,8 @@ const (
 	firstPause  = 20 * time.Millisecond
 	longPause   = 2 * time.Second
 	callTimeout = 5 * time.Second // of one call on the bus
+	// objectTimeout is that of one object, which is up to hundreds of requests; the bus gives up before.
+	objectTimeout = 20 * time.Second
 )
 
 // next doubles a pause up to longPause.
@@ -35,8 +37,17 @@ func (p permanent) Unwrap() error { return p.error }
 // retry calls fn, each time with callTimeout, until it succeeds, fails with a permanent error, or ctx ends; then it
 // returns fn's last error.
 func retry(ctx context.Context, fn func(context.Context) error) error {
+	return retryEach(ctx, callTimeout, fn)
+}
+
+// retryObject is retry for what reads or writes an object.
+func retryObject(ctx context.Context, fn func(context.Context) error) error {
+	return retryEach(ctx, objectTimeout, fn)
+}
+
+func retryEach(ctx context.Context, timeout time.Duration, fn func(context.Context) error) error {
 	for pause := firstPause; ; pause = next(pause) {
-		err := once(ctx, fn)
+		err := within(ctx, timeout, fn)
 		if err == nil {
 			return nil
 		}
@@ -50,7 +61,5 @@ func retry(ctx context.Context, fn func(context.Context) error) error {
 }
 
 func once(ctx context.Context, fn func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	return fn(ctx)
+	return within(ctx, callTimeout, fn)
 }

@@ -34,7 +34,7 @@ func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 		w.setAside(a, errFenced)
 		return
 	}
-	e.hold(&a.delivery)
+	e.hold(&a.delivery, time.Duration(a.confirmedAt.Load()))
 	if a.id != "" {
 		if !w.held.add(a) {
 			// It was delivered again while it is held here, after an outage. Its holder goes on, fences or settles; this
@@ -141,7 +141,7 @@ func (w *Worker) fetchParameter(a *activation) error {
 		a.parameter = p.Inline
 		return nil
 	}
-	err := retry(a.ctx, func(ctx context.Context) (err error) {
+	err := retryObject(a.ctx, func(ctx context.Context) (err error) {
 		a.parameter, err = w.o.Bus.Object(ctx, a.group, p.Object)
 		if faena.IsKind(err, faena.KindNotFound) || faena.IsKind(err, faena.KindGone) {
 			err = permanent{&faena.Error{Kind: faena.KindGone, Reason: string(faena.ReasonStartFailed), Component: faena.ComponentStore,

@@ -136,7 +136,7 @@ func (w *Worker) spill(ctx context.Context, a *activation, b *faena.Blob, what s
 	name := fmt.Sprintf("%s.%s.%d", what, a.id, a.attempt)
 	ctx, cancel := context.WithTimeout(ctx, storeFor)
 	defer cancel()
-	err := retry(ctx, func(ctx context.Context) error {
+	err := retryObject(ctx, func(ctx context.Context) error {
 		err := w.o.Bus.PutObject(ctx, a.group, name, b.Inline)
 		if errors.Is(err, faena.ErrFull) {
 			err = permanent{err}

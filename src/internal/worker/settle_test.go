@@ -27,9 +27,7 @@ func TestWorker_Objects(t *testing.T) {
 			got, want := r.Result.Inline, ""
 			if size > faena.MaxInlineBytes {
 				want = "out." + r.ID + ".1"
-				var err error
-				got, err = s.bus.Object(t.Context(), group, r.Result.Object)
-				s.check(err)
+				got = s.object(r.Result.Object)
 			}
 			if r.State != faena.StateSucceeded || r.Result.Object != want || r.Result.Size != int64(size) || string(got) != in {
 				t.Errorf("%s %s (%s): %d bytes in %q", r.State, r.Reason, r.Message, len(got), r.Result.Object)
@@ -41,9 +39,9 @@ func TestWorker_Objects(t *testing.T) {
 	}
 	t.Run("a large log", func(t *testing.T) {
 		r := s.call(s.function("err", nil, "err", strconv.Itoa(faena.MaxInlineBytes+1)), "")
-		p, err := s.bus.Object(t.Context(), group, r.Log.Object)
-		if err != nil || r.Log.Object != "log."+r.ID+".1" || len(p) != faena.MaxInlineBytes+1 || r.Log.Truncated || string(r.Result.Inline) != "done" {
-			t.Errorf("%d bytes, %v: %+v", len(p), err, r.Log)
+		p := s.object(r.Log.Object)
+		if r.Log.Object != "log."+r.ID+".1" || len(p) != faena.MaxInlineBytes+1 || r.Log.Truncated || string(r.Result.Inline) != "done" {
+			t.Errorf("%d bytes: %+v", len(p), r.Log)
 		}
 	})
 	t.Run("a parameter that is gone", func(t *testing.T) {
@@ -119,9 +117,9 @@ func TestWorker_Timeout(t *testing.T) {
 	h := s.run("timeout")
 	for _, isolation := range []faena.Isolation{faena.IsolationReuse, faena.IsolationFresh} {
 		t.Run(string(isolation), func(t *testing.T) {
-			r := s.call(s.function(string(isolation), func(r *faena.Revision) { r.Spec.TimeoutMS, r.Spec.Isolation = 1000, isolation }, "stubborn"), "")
-			if r.State != faena.StateTimedOut || r.Reason != faena.ReasonTimeout || !strings.Contains(r.Message, "1s") || ending(r) != "" ||
-				string(r.Log.Inline) != "here" || r.Timings.RunUS < 1_000_000 {
+			r := s.call(s.function(string(isolation), func(r *faena.Revision) { r.Spec.TimeoutMS, r.Spec.Isolation = 3000, isolation }, "stubborn"), "")
+			if r.State != faena.StateTimedOut || r.Reason != faena.ReasonTimeout || !strings.Contains(r.Message, "3s") || ending(r) != "" ||
+				string(r.Log.Inline) != "here" || r.Timings.RunUS < 3_000_000 {
 				t.Errorf("%+v", r)
 			}
 			s.quiet()

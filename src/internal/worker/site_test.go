@@ -33,7 +33,9 @@ import (
 const (
 	group = faena.DefaultGroup
 	// patience is the deadline of everything that these tests wait for.
-	patience = 30 * time.Second
+	patience = time.Minute
+	// never is an AckWait of a queue that gives nothing out again by itself: what comes again was handed back.
+	never = time.Hour
 	// maxStore is what a site's server may keep on disk; half of it is for objects.
 	maxStore = 256 << 20
 )
@@ -223,7 +225,7 @@ func (s *site) quick(id string, every worker.Every, change ...func(*wiring.Worke
 func (s *site) function(name string, change func(*faena.Revision), mode ...string) *faena.Revision {
 	s.t.Helper()
 	r := &faena.Revision{Schema: faena.SchemaVersion, User: "ana", Function: name, Number: 1, Pull: s.ref, Digest: "sha256:0",
-		Spec: faena.Spec{Image: "registry.example.org/" + name + ":1", MemoryBytes: 32 << 20, TimeoutMS: 20_000}, CreatedAt: time.Now().UTC()}
+		Spec: faena.Spec{Image: "registry.example.org/" + name + ":1", MemoryBytes: 32 << 20, TimeoutMS: 90_000}, CreatedAt: time.Now().UTC()}
 	r.Config.Entrypoint = append([]string{faenatest.FixturePath}, mode...)
 	if change != nil {
 		change(r)
@@ -259,19 +261,43 @@ func (s *site) send(rev *faena.Revision, parameter string, change ...func(*faena
 func (s *site) change(id string, change func(*faena.Record)) {
 	s.t.Helper()
 	faenatest.EventuallyNil(s.t, patience, "the record is changed", func() error {
-		r, rev, err := s.bus.Record(s.t.Context(), group, "ana", id)
-		s.check(err)
+		r, rev := s.read(id)
 		change(r)
-		_, err = s.bus.UpdateRecord(s.t.Context(), r, rev)
+		_, err := s.bus.UpdateRecord(s.t.Context(), r, rev)
 		return err
 	})
 }
 
 func (s *site) record(id string) *faena.Record {
 	s.t.Helper()
-	r, _, err := s.bus.Record(s.t.Context(), group, "ana", id)
-	s.check(err)
+	r, _ := s.read(id)
 	return r
+}
+
+// read reads a record that is there, however busy the host is.
+func (s *site) read(id string) (r *faena.Record, rev uint64) {
+	s.t.Helper()
+	faenatest.EventuallyNil(s.t, patience, "the record is read", func() (err error) {
+		r, rev, err = s.bus.Record(s.t.Context(), group, "ana", id)
+		if faena.IsKind(err, faena.KindNotFound) {
+			s.check(err)
+		}
+		return err
+	})
+	return r, rev
+}
+
+// object reads one that is there, likewise.
+func (s *site) object(name string) (data []byte) {
+	s.t.Helper()
+	faenatest.EventuallyNil(s.t, patience, "object "+name+" is read", func() (err error) {
+		data, err = s.bus.Object(s.t.Context(), group, name)
+		if faena.IsKind(err, faena.KindNotFound) {
+			s.check(err)
+		}
+		return err
+	})
+	return data
 }
 
 // is waits until an activation is in a state.

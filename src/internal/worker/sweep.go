@@ -10,8 +10,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// sweepTimeout bounds one sweep; removing what a dead worker left takes a while each.
-const sweepTimeout = 5 * time.Minute
+const (
+	// sweepTimeout bounds one sweep; removing what a dead worker left takes a while each.
+	sweepTimeout = 5 * time.Minute
+	// lastSweepFor bounds what a worker that ends does about containers that are left: the engine may be away for good.
+	lastSweepFor = 10 * time.Second
+)
 
 // sweeper removes containers that nobody owns: those whose worker's lock file is unheld, and those of this worker
 // that its pool does not know (the engine made one after its answer was given up). Owned by one goroutine.
@@ -117,6 +121,30 @@ func (s *sweeper) remove(ctx context.Context, c Owned) {
 	}
 	s.w.o.Observer.Removed("orphan")
 	s.w.log.Info("a container without an owner was removed", "container", c.ID, "owner", c.Worker)
+}
+
+// lastSweep removes what the pool, which is closed, could not: the engine was away just then, or made a container after all. Whatever
+// worker of this host comes next removes what stays.
+func (w *Worker) lastSweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lastSweepFor)
+	defer cancel()
+	err := retry(ctx, func(ctx context.Context) error {
+		owned, err := w.o.Engine.Owned(ctx)
+		if err != nil {
+			return err
+		}
+		var removing errgroup.Group
+		removing.SetLimit(removals)
+		for _, c := range owned {
+			if c.LockFile == w.owner.path {
+				removing.Go(func() error { return w.o.Engine.Remove(ctx, c.ID) })
+			}
+		}
+		return removing.Wait()
+	})
+	if err != nil {
+		w.log.Warn("containers of this worker may be left; the next one on this host removes them", "error", err)
+	}
 }
 
 // clearSockets removes the directories that an earlier life of this worker left.

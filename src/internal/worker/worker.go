@@ -112,7 +112,9 @@ type Worker struct {
 	every periods
 
 	held     holds
-	unread   unread
+	later    later
+	unread   met // that could not be read
+	passed   met // that were left to the server, since their records are of a later time than it is here
 	pool     *pool
 	images   *imageStore
 	progress *progress
@@ -189,6 +191,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var watch sync.WaitGroup
 	watch.Go(func() { w.watch(ctx, finished, stopClaiming, stopRunning) })
 	places.Wait()
+	w.handOverAll()
 	close(finished)
 	watch.Wait()
 	stopSignals()
@@ -196,6 +199,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	services.Wait()
 	w.pool.close()
 	w.images.wg.Wait()
+	w.lastSweep(base)
 	return w.leave(base)
 }
 

@@ -148,6 +148,22 @@ func (x *table) settled(t testing.TB, limit time.Duration, calls ...*call) {
 	x.free(t, calls...)
 }
 
+// settledSince is settled, with a bound for the slots too: all is as if nothing had been so soon after a kill.
+func (x *table) settledSince(t testing.TB, killed time.Time, limit time.Duration, calls ...*call) {
+	t.Helper()
+	x.ended(t, limit-time.Since(killed), calls...)
+	x.freeSince(t, killed, limit, calls...)
+}
+
+// freeSince waits until nothing of the callers is active, and says how long after a kill that is.
+func (x *table) freeSince(t testing.TB, killed time.Time, limit time.Duration, calls ...*call) {
+	t.Helper()
+	for _, c := range calls {
+		installation.Within(t, max(limit-time.Since(killed), time.Second), "nothing of "+c.who.User+" is active", func() error { return x.freeNow(t, c) })
+	}
+	t.Logf("settled %v after the kill", time.Since(killed).Round(10*time.Millisecond))
+}
+
 // ended waits until the calls' activations have ended, and judges each by what its client was told and by its runs.
 func (x *table) ended(t testing.TB, limit time.Duration, calls ...*call) {
 	t.Helper()

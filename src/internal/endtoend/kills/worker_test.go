@@ -19,15 +19,16 @@ type workerCase struct {
 	point string
 	call  call // but for who
 	short bool // it is gone through without -every too
-	// open: the worker had let go of the message, or had just been given it, without that having been said anywhere: it comes again
-	// when AckWait is over.
+	// open: the worker had let go of the message, and the queue did not know that yet, or had given it to the same worker again, which
+	// did not know that yet. Nobody can tell that it is nobody's: it comes again when AckWait is over.
 	open bool
 }
 
 var workerCases = []workerCase{
 	{point: "worker/confirmed", call: call{function: twice, held: true}},
-	{point: "worker/before-nak", call: call{function: twice, fails: 1}, open: true},
+	{point: "worker/before-nak", call: call{function: twice, fails: 1}},
 	{point: "worker/nak-sent", call: call{function: twice, async: true, fails: 1}, open: true},
+	{point: "worker/nak-noted", call: call{function: twice, async: true, fails: 1}, open: true},
 	{point: "worker/acknowledged", call: call{function: plain}}, // its client is told when its API looks again
 	{point: "worker/announced", call: call{function: plain}},
 	{point: "worker/delivered", call: call{function: plain}},
@@ -50,9 +51,11 @@ var workerCases = []workerCase{
 
 // testWorkers goes through the cases of workers that are this lane's.
 func (x *table) testWorkers(t *testing.T, n int) {
-	var slow *call
+	var slow []*call
 	if n == 0 && *every {
-		t.Run("worker/requeued-acknowledged", func(t *testing.T) { slow = x.testLater(t, lane(n)) })
+		for _, point := range []string{"worker/requeued-acknowledged", "worker/record-requeued"} {
+			t.Run(point+" later", func(t *testing.T) { slow = append(slow, x.testLater(t, lane(n), point)) })
+		}
 	}
 	for k, c := range workerCases {
 		if k%lanes() == n && (*every || c.short) {
@@ -64,7 +67,7 @@ func (x *table) testWorkers(t *testing.T, n int) {
 	}
 	switch n {
 	case 0:
-		x.settled(t, 75*time.Second, slow)
+		x.settled(t, 75*time.Second, slow...)
 	case 1:
 		t.Run("worker/before-hand-back", func(t *testing.T) { x.testHandBack(t, lane(n)) })
 		t.Run("worker/before-drop", func(t *testing.T) { x.testDrop(t, lane(n)) })
@@ -90,8 +93,7 @@ func (x *table) testWorker(t *testing.T, group string, c workerCase) {
 	if c.open {
 		limit = alone
 	}
-	x.settled(t, limit-time.Since(killed), this)
-	t.Logf("settled %v after the kill", time.Since(killed).Round(10*time.Millisecond))
+	x.settledSince(t, killed, limit, this)
 	beside.release()
 }
 
@@ -104,14 +106,14 @@ func (x *table) workerDied(t testing.TB, d *installation.Daemon) time.Time {
 	return now
 }
 
-// testLater kills a worker that has just put an activation into the backlog, for a retry that is some time off.
-func (x *table) testLater(t *testing.T, group string) *call {
+// testLater kills a worker that puts, or has just put, an activation into the backlog, for a retry that is some time off.
+func (x *table) testLater(t *testing.T, group, point string) *call {
 	who, worker := x.user(t, group, 5, later), x.worker(t, group)
-	worker.Tell(t, "arm worker/requeued-acknowledged=kill")
+	worker.Tell(t, "arm %s=kill", point)
 	c := x.start(t, call{who: who, function: later, async: true, fails: 1, mayLose: true}) // by the cases that follow
-	x.workerDied(t, worker)
+	killed := x.workerDied(t, worker)
 	worker.Start(t)
-	x.free(t, c)
+	x.freeSince(t, killed, back, c)
 	return c
 }
 
@@ -129,7 +131,7 @@ func (x *table) testHandBack(t *testing.T, group string) {
 	worker.Start(t)
 	killed := x.workerDied(t, worker)
 	worker.Start(t)
-	x.settled(t, back-time.Since(killed), once, again)
+	x.settledSince(t, killed, back, once, again)
 	once.release()
 }
 
@@ -140,10 +142,11 @@ func (x *table) testDrop(t *testing.T, group string) {
 	c, message := x.cancelled(t, who)
 	worker.Failpoints = "worker/before-drop=kill"
 	worker.Start(t)
+	x.Serves(t, worker) // otherwise the leader may be first to drop it
 	x.bringBack(t, message)
-	x.workerDied(t, worker)
+	killed := x.workerDied(t, worker)
 	worker.Start(t)
-	installation.Within(t, alone, "its slot is free", func() error { return x.freeNow(t, c) }) // nobody hands back what has no record
+	x.freeSince(t, killed, back, c)
 }
 
 // cancelled makes a call in a group without a worker and cancels it. It returns the message that it had.
@@ -207,8 +210,7 @@ func (x *table) testAlone(t *testing.T) {
 	killed := time.Now()
 	x.note(t, x.Workers[0])
 	again.release()
-	x.settled(t, alone, once, again)
-	t.Logf("settled %v after the kill", time.Since(killed).Round(10*time.Millisecond))
+	x.settledSince(t, killed, alone, once, again)
 	once.release()
 	x.Workers[0].Start(t)
 }

@@ -34,14 +34,14 @@ type round struct {
 // rounds are all of them. What takes long because it must outlast AckWait shares its time with what does not need the same parts.
 func rounds() []round {
 	return []round{
-		{"worker-killed", []fault{workerKilled, apiTold}}, // an API that starts needs a queue that answers: callers wait for it
+		{"worker-killed", []fault{workerKilled}},
 		{"worker-told", []fault{workerTold, documentsAway}},
 		{"worker-gone", []fault{workerGone, apiCut}},
 		{"worker-cut", []fault{workerCut, apiKilled}},
 		{"frozen", []fault{workerFrozen, leaderFrozen}},
 		{"leader-killed", []fault{leaderKilled, engineEnded}},
 		{"server-killed", []fault{serverKilled}},
-		{"server-frozen", []fault{serverFrozen, engineHangs}},
+		{"server-frozen", []fault{serverFrozen, engineHangs, apiTold}},
 		{"servers-killed", []fault{serversKilled}},
 		{"server-wiped", []fault{serverWiped}},
 		{"server-full", []fault{serverFull}},

@@ -26,6 +26,7 @@ var functions = []load.Function{
 	{Name: "long", Shortest: time.Second, Longest: 3 * time.Second},
 	{Name: "again", Retries: 2, Longest: 50 * time.Millisecond},
 	{Name: "long-again", Retries: 1, Shortest: time.Second, Longest: 3 * time.Second},
+	{Name: "fails", Retries: 1, Longest: 50 * time.Millisecond, Fails: true},
 	{Name: "large", Longest: 200 * time.Millisecond, Large: true},
 	{Name: "large-again", Retries: 1, Longest: 200 * time.Millisecond, Large: true},
 }

@@ -115,11 +115,16 @@ func (s *suite) round(ctx context.Context, r round, random *rand.Rand) error {
 		err = s.settle(ctx, entry.Healed, r.name)
 	}
 	entry.Recovered = time.Now()
-	entry.Gap = s.h.Gap(entry.Began, entry.Recovered)
+	var gapBegan time.Time
+	entry.Gap, gapBegan = s.h.Gap(entry.Began, entry.Recovered)
 	entry.Held, entry.Recovery = s.h.Recovery(entry.Began)
+	if err == nil {
+		err = s.rest(ctx, r.name)
+	}
 	s.examine(false)
-	say("%s: healed after %v, all well %v later, longest gap in service %v", r.name, entry.Healed.Sub(entry.Began).Round(100*time.Millisecond),
-		entry.Recovered.Sub(entry.Healed).Round(100*time.Millisecond), entry.Gap.Round(10*time.Millisecond))
+	say("%s: healed after %v, all well %v later, longest gap in service %v, after %v", r.name, entry.Healed.Sub(entry.Began).Round(100*time.Millisecond),
+		entry.Recovered.Sub(entry.Healed).Round(100*time.Millisecond), entry.Gap.Round(10*time.Millisecond),
+		gapBegan.Sub(entry.Began).Round(100*time.Millisecond))
 	if ctx.Err() != nil {
 		return fmt.Errorf("stopped in %s", r.name)
 	}
@@ -186,40 +191,6 @@ func (s *suite) examine(final bool) {
 	}
 }
 
-// Budgets for the end of a run.
-const (
-	quietWithin  = 30 * time.Second // until nobody has anything active
-	orphanWithin = 60 * time.Second // until a killed worker's containers are gone
-)
-
-// quiet stops calling, and checks what holds when nothing runs any more.
-func (s *suite) quiet(ctx context.Context) error {
-	say("no more calls")
-	s.load.Quiesce(settleWithin)
-	last := time.Now()
-	var errs []error
-	errs = append(errs, s.eventually(ctx, quietWithin, func() error { return s.inactive(ctx) }))
-	// What was refused while the queue was away may have left a record, which the leader ends after a minute.
-	errs = append(errs, s.eventually(ctx, time.Until(last.Add(settleWithin)), func() error {
-		left, err := s.site.Bus().Leftovers(ctx)
-		if err == nil && len(left) > 0 {
-			err = fmt.Errorf("V4: with nothing active, queue and live records have %d entries, the first is %s", len(left), left[0])
-		}
-		return err
-	}))
-	for _, u := range users {
-		errs = append(errs, s.eventually(ctx, settleWithin, func() error {
-			list, err := load.List(ctx, s.gateway, u)
-			if err == nil {
-				s.h.Listed(u.Name, list)
-			}
-			return err
-		}))
-	}
-	errs = append(errs, s.eventually(ctx, time.Until(last.Add(orphanWithin)), func() error { return s.containers(ctx) }))
-	return errors.Join(errs...)
-}
-
 // eventually tries until it is nil; it is tried once more at the end.
 func (s *suite) eventually(ctx context.Context, within time.Duration, fn func() error) error {
 	deadline := time.Now().Add(within)
@@ -230,50 +201,4 @@ func (s *suite) eventually(ctx context.Context, within time.Duration, fn func() 
 		}
 		pause(ctx, 300*time.Millisecond)
 	}
-}
-
-// inactive compares counters and queue: both are 0 for everybody.
-func (s *suite) inactive(ctx context.Context) error {
-	for _, u := range users {
-		counter, messages, err := s.site.Bus().Active(ctx, u.Name)
-		if err != nil {
-			return err
-		}
-		if counter != 0 || messages != 0 {
-			return fmt.Errorf("V5: %v after the last activation %s has %d active by the counter, and %d messages in the queue", quietWithin, u.Name, counter, messages)
-		}
-	}
-	return nil
-}
-
-// containers compares each engine with what its worker says: nothing of an earlier life, and nothing that is not in the pool; the
-// image of the function is still there.
-func (s *suite) containers(ctx context.Context) error {
-	pools, err := s.pools(ctx)
-	if err != nil {
-		return err
-	}
-	for _, w := range s.site.Workers() {
-		list, err := w.Engine.Containers(ctx, w.Name)
-		if err != nil {
-			return err
-		}
-		for _, c := range list {
-			if time.Unix(c.Created, 0).Before(w.Started().Add(-time.Second)) {
-				return fmt.Errorf("V6: worker %s began at %s, and has container %.12s of %s", w.Name, w.Started().Format(time.TimeOnly), c.ID,
-					time.Unix(c.Created, 0).Format(time.TimeOnly))
-			}
-		}
-		if pool, known := pools[w.Name]; !known || pool != len(list) {
-			return fmt.Errorf("V6: worker %s has %d containers, and says that its pool has %d", w.Name, len(list), pool)
-		}
-		has, err := w.Engine.HasImage(ctx, site.Repository)
-		if err != nil {
-			return err
-		}
-		if !has && len(list) > 0 {
-			return fmt.Errorf("V7: worker %s has containers of an image that its engine has not any more", w.Name)
-		}
-	}
-	return nil
 }

@@ -74,12 +74,12 @@ func (i *Installation) startAPI(id string) (*daemon, error) {
 	if d.operations, err = i.ports.address(); err != nil {
 		return nil, err
 	}
-	cert, err := i.authority.issue(id)
+	cert, err := i.authority.Issue(id)
 	if err != nil {
 		return nil, err
 	}
 	d.url = "https://" + listen
-	settings := []string{"FAENA_AUTH=local", "FAENA_INSTANCE=" + id, "FAENA_LISTEN=" + listen, "FAENA_TLS_CERT_FILE=" + cert.cert, "FAENA_TLS_KEY_FILE=" + cert.key,
+	settings := []string{"FAENA_AUTH=local", "FAENA_INSTANCE=" + id, "FAENA_LISTEN=" + listen, "FAENA_TLS_CERT_FILE=" + cert.Cert, "FAENA_TLS_KEY_FILE=" + cert.Key,
 		"FAENA_ADMIN_SOCKET=" + adminSocket(d.dir), "FAENA_DRAIN_AFTER=5s", fmt.Sprintf("FAENA_NATS_MAX_STORE=%d", int64(maxStore)),
 		fmt.Sprintf("FAENA_GROUP_MAX_STORE=%d", int64(groupStore))}
 	if i.documents != nil {
@@ -108,7 +108,7 @@ func (i *Installation) startWorker(id string) (d *daemon, err error) {
 func (i *Installation) shared(role string, d *daemon) []string {
 	nkey, sealing := i.keyFiles(role)
 	return []string{"FAENA_DATA_DIR=" + d.dir, "FAENA_OPERATIONS_LISTEN=" + d.operations, "FAENA_LOG_LEVEL=warn", "FAENA_LOG_FORMAT=text",
-		"FAENA_NATS_URLS=" + i.natsURLs(), "FAENA_NATS_CA_FILE=" + i.authority.file, "FAENA_NATS_NKEY_FILE=" + nkey,
+		"FAENA_NATS_URLS=" + i.natsURLs(), "FAENA_NATS_CA_FILE=" + i.authority.File, "FAENA_NATS_NKEY_FILE=" + nkey,
 		fmt.Sprintf("FAENA_NATS_REPLICAS=%d", i.o.Servers), "FAENA_SEAL_KEY_FILE=" + sealing, "FAENA_REGISTRY_PRIVATE_HOSTS=" + i.images.address}
 }
 

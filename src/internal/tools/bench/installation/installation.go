@@ -13,6 +13,7 @@ import (
 
 	"faena.dev/faena/internal/natsbus"
 	"faena.dev/faena/internal/seal"
+	"faena.dev/faena/internal/tools/certificates"
 )
 
 // maxStore is what a NATS server may keep on disk, and groupStore what of it the group may take.
@@ -41,7 +42,7 @@ type Installation struct {
 	o             Options
 	dir           string
 	ports         ports
-	authority     *authority
+	authority     *certificates.Authority
 	authorization []byte // the block of the NATS servers' configuration
 	group         groupKeys
 	images        *images
@@ -76,7 +77,7 @@ func Start(ctx context.Context, o Options, apis, workers int) (_ *Installation, 
 	if i.images, err = serveImages(); err != nil {
 		return nil, err
 	}
-	if i.authority, err = newAuthority(dir); err != nil {
+	if i.authority, err = certificates.New(dir); err != nil {
 		return nil, err
 	}
 	steps := []func(context.Context) error{i.makeKeys, i.startNATS, i.startDocuments,
@@ -151,7 +152,7 @@ func (i *Installation) Client() *Client {
 	for _, d := range i.apis {
 		urls = append(urls, d.url)
 	}
-	return NewClient(urls, i.authority.client())
+	return NewClient(urls, i.authority.Client())
 }
 
 // NewUser makes a user with a limit of active activations.

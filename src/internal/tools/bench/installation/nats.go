@@ -59,14 +59,14 @@ func (i *Installation) natsConfig(s *natsServer) (string, error) {
 	fmt.Fprintf(&b, "ping_interval: \"10s\"\nping_max: 2\n")
 	fmt.Fprintf(&b, "jetstream { store_dir: %q, max_file_store: %d, max_memory_store: %d }\n", filepath.Join(i.dir, s.name), int64(maxStore), 256<<20)
 	if i.authority != nil {
-		c, err := i.authority.issue(s.name)
+		c, err := i.authority.Issue(s.name)
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&b, "tls { cert_file: %q, key_file: %q, timeout: 10 }\n", c.cert, c.key)
+		fmt.Fprintf(&b, "tls { cert_file: %q, key_file: %q, timeout: 10 }\n", c.Cert, c.Key)
 		if len(i.servers) > 1 {
 			fmt.Fprintf(&b, "cluster {\n  name: bench, listen: \"127.0.0.1:%d\"\n", s.route)
-			fmt.Fprintf(&b, "  tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true, timeout: 10 }\n  routes: [\n", c.cert, c.key, i.authority.file)
+			fmt.Fprintf(&b, "  tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true, timeout: 10 }\n  routes: [\n", c.Cert, c.Key, i.authority.File)
 			for _, other := range i.servers {
 				fmt.Fprintf(&b, "    \"tls://127.0.0.1:%d\"\n", other.route)
 			}

@@ -34,6 +34,10 @@ func (h *History) Check(final bool) []Breach {
 	c.ends()
 	c.contents()
 	c.stops()
+	for _, l := range h.letters {
+		c.letters(l.listed, "that its user sees", l)
+		c.letters(l.stored, "in the stream", l)
+	}
 	if final {
 		c.lists()
 	}

@@ -183,9 +183,9 @@ func TestHistory_Gap(t *testing.T) {
 		h.Called(history.Call{Token: fmt.Sprint(s), Good: true, Answered: at(s)})
 	}
 	h.Called(history.Call{Token: "refused", Answered: at(5)})
-	for _, c := range []struct{ from, to, want float64 }{{1, 8.5, 4}, {2.5, 4, 1}, {7, 30, 12}, {21, 25, 4}} {
-		if got := h.Gap(at(c.from), at(c.to)).Seconds(); got != c.want {
-			t.Errorf("from %v to %v the longest gap is %v s, want %v", c.from, c.to, got, c.want)
+	for _, c := range []struct{ from, to, want, began float64 }{{1, 8.5, 4, 3}, {2.5, 4, 1, 3}, {7, 30, 12, 8}, {21, 25, 4, 21}} {
+		if got, began := h.Gap(at(c.from), at(c.to)); got.Seconds() != c.want || !began.Equal(at(c.began)) {
+			t.Errorf("from %v to %v the longest gap is %v from %v s, want %v from %v s", c.from, c.to, got, began.Sub(begin).Seconds(), c.want, c.began)
 		}
 	}
 }

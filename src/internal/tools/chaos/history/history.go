@@ -26,6 +26,7 @@ type Call struct {
 	Token          string // in the parameter: the function repeats it to the ledger
 	User, Function string
 	Retries        int
+	Async          bool          // nobody waits for its end
 	Key            string        // its Idempotency-Key, if any
 	Longest        time.Duration // that it may take until it is answered
 	Sent, Answered time.Time
@@ -76,6 +77,14 @@ type History struct {
 	lists   map[string][]Sight
 	stops   []Stop
 	good    []time.Time
+	letters []letters
+}
+
+// letters are the dead letters of a user.
+type letters struct {
+	user           string
+	before         time.Time // what had ended then has its dead letter
+	listed, stored []string  // ids: as the user sees them, and as they stand in the stream
 }
 
 // logged is the attempt that a log says it is of.
@@ -146,6 +155,13 @@ func (h *History) Listed(user string, all []Sight) {
 	h.lists[user] = all
 }
 
+// Lettered notes a user's dead letters, as he sees them and as they stand in the stream, that were listed after a moment.
+func (h *History) Lettered(user string, after time.Time, listed, stored []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.letters = append(h.letters, letters{user, after, listed, stored})
+}
+
 // Stopped notes that a daemon was stopped.
 func (h *History) Stopped(s Stop) {
 	h.mu.Lock()
@@ -186,18 +202,21 @@ func (h *History) GoodSince(at time.Time) (n int) {
 	return n
 }
 
-// Gap is the longest time between two good answers from one moment to another.
-func (h *History) Gap(from, to time.Time) (longest time.Duration) {
+// Gap is the longest time between two good answers from one moment to another, and when it began.
+func (h *History) Gap(from, to time.Time) (longest time.Duration, began time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	good := slices.SortedFunc(slices.Values(h.good), time.Time.Compare)
 	last := from
-	for _, g := range good {
-		if g.After(last) && g.Before(to) {
-			longest, last = max(longest, g.Sub(last)), g
+	for _, g := range append(good, to) {
+		if g.After(last) && !g.After(to) {
+			if g.Sub(last) > longest {
+				longest, began = g.Sub(last), last
+			}
+			last = g
 		}
 	}
-	return max(longest, to.Sub(last))
+	return longest, began
 }
 
 // Numbers are what a report says of a history.

@@ -20,6 +20,7 @@ type Function struct {
 	Retries           int
 	Shortest, Longest time.Duration // that it runs
 	Large             bool          // its parameter is over 256 KiB, on standard input
+	Fails             bool          // whatever its parameter is
 }
 
 // Timeout is that of every function.
@@ -42,7 +43,9 @@ type Load struct {
 	functions []Function
 
 	tokens  atomic.Int64
-	calling atomic.Bool // false: what was called for is seen to its end, and nothing new is
+	calling atomic.Bool  // false: what was called for is seen to its end, and nothing new is
+	paused  atomic.Bool  // likewise, until it is false again
+	inside  atomic.Int64 // calls that are not seen to their end
 	running sync.WaitGroup
 	stop    context.CancelFunc
 }
@@ -73,6 +76,37 @@ func (l *Load) Quiesce(within time.Duration) {
 	l.running.Wait()
 }
 
+// Pause makes no new calls, and waits until what was accepted has ended, or until ctx ends. Resume goes on.
+func (l *Load) Pause(ctx context.Context) error {
+	l.paused.Store(true)
+	for l.inside.Load() > 0 {
+		pause(ctx, 20*time.Millisecond)
+		if ctx.Err() != nil {
+			return fmt.Errorf("%d calls, or activations, have not ended since there are no new ones: %w", l.inside.Load(), ctx.Err())
+		}
+	}
+	return nil
+}
+
+// Resume ends a pause.
+func (l *Load) Resume() { l.paused.Store(false) }
+
+// enter waits until there is no pause, and begins a call; leave ends it.
+func (l *Load) enter(ctx context.Context) {
+	for {
+		for l.paused.Load() && ctx.Err() == nil {
+			pause(ctx, 20*time.Millisecond)
+		}
+		l.inside.Add(1)
+		if !l.paused.Load() || ctx.Err() != nil {
+			return
+		}
+		l.leave() // the pause has begun meanwhile
+	}
+}
+
+func (l *Load) leave() { l.inside.Add(-1) }
+
 // Stop ends everything at once.
 func (l *Load) Stop() {
 	l.stop()
@@ -86,7 +120,7 @@ func (l *Load) client(ctx context.Context, who User, async bool, random *rand.Ra
 			continue
 		}
 		ms := f.Shortest.Milliseconds() + random.Int64N(f.Longest.Milliseconds()-f.Shortest.Milliseconds()+1)
-		c := history.Call{Token: fmt.Sprintf("t%d", l.tokens.Add(1)), User: who.Name, Function: f.Name, Retries: f.Retries}
+		c := history.Call{Token: fmt.Sprintf("t%d", l.tokens.Add(1)), User: who.Name, Function: f.Name, Retries: f.Retries, Async: async}
 		parameter, result := f.parameter(c.Token, ms, random)
 		if !async {
 			c.Longest = longest
@@ -94,7 +128,9 @@ func (l *Load) client(ctx context.Context, who User, async bool, random *rand.Ra
 		if random.IntN(4) == 0 {
 			c.Key = "key-" + c.Token
 		}
+		l.enter(ctx)
 		wait := l.call(ctx, who, async, c, parameter, result)
+		l.leave()
 		pause(ctx, wait+time.Duration(random.IntN(100))*time.Millisecond)
 	}
 }
@@ -111,12 +147,17 @@ func (l *Load) steadily(ctx context.Context, who User, random *rand.Rand) {
 		case <-ctx.Done():
 		case <-tick.C:
 		}
+		if l.paused.Load() {
+			continue
+		}
 		f := l.functions[0]
 		c := history.Call{Token: fmt.Sprintf("t%d", l.tokens.Add(1)), User: who.Name, Function: f.Name, Retries: f.Retries, Longest: longest}
 		parameter, result := f.parameter(c.Token, 0, random)
 		select {
 		case places <- struct{}{}:
 			calls.Go(func() {
+				l.enter(ctx)
+				defer l.leave()
 				l.call(ctx, who, false, c, parameter, result)
 				<-places
 			})
@@ -125,7 +166,7 @@ func (l *Load) steadily(ctx context.Context, who User, random *rand.Rand) {
 	}
 }
 
-// parameter begins with what the function is to do: how long it runs, and whether it writes the first line or all. The rest are any
+// parameter begins with what the function is to do: how long it runs, and whether it writes the first line or all, or fails. The rest are any
 // bytes, but for one argument no NUL.
 func (f Function) parameter(token string, ms int64, random *rand.Rand) (parameter, result []byte) {
 	size, what := random.IntN(200), "all"
@@ -134,6 +175,9 @@ func (f Function) parameter(token string, ms int64, random *rand.Rand) (paramete
 		if random.IntN(2) == 0 {
 			what = "line"
 		}
+	}
+	if f.Fails {
+		what = "fail"
 	}
 	parameter = fmt.Appendf(nil, "%s %d %s\n", token, ms, what)
 	line := len(parameter)
@@ -344,10 +388,27 @@ func (l *Load) readLog(ctx context.Context, who User, id string) {
 	}
 }
 
-// List reads all that a user has, page by page.
+// List reads all activations that a user has, and Letters all dead letters: their ids.
 func List(ctx context.Context, g *Gateway, who User) (all []history.Sight, err error) {
+	records, err := list(ctx, g, who, "activations")
+	for _, r := range records {
+		all = append(all, r.sight(time.Now()))
+	}
+	return all, err
+}
+
+func Letters(ctx context.Context, g *Gateway, who User) (ids []string, err error) {
+	letters, err := list(ctx, g, who, "deadletters")
+	for _, l := range letters {
+		ids = append(ids, l.ActivationID)
+	}
+	return ids, err
+}
+
+// list reads page by page.
+func list(ctx context.Context, g *Gateway, who User, what string) (all []record, err error) {
 	for cursor := ""; ; {
-		a := g.Do(ctx, who, http.MethodGet, "/v1/activations?limit=100&cursor="+cursor, nil)
+		a := g.Do(ctx, who, http.MethodGet, "/v1/"+what+"?limit=100&cursor="+cursor, nil)
 		if a.Err != nil {
 			return nil, a.Err
 		}
@@ -356,14 +417,12 @@ func List(ctx context.Context, g *Gateway, who User) (all []history.Sight, err e
 			Next  string   `json:"next"`
 		}
 		if a.Status != http.StatusOK {
-			return nil, fmt.Errorf("the list of %s answers %d: %.300s", who.Name, a.Status, a.Body)
+			return nil, fmt.Errorf("the list of %s of %s answers %d: %.300s", what, who.Name, a.Status, a.Body)
 		}
 		if err := json.Unmarshal(a.Body, &page); err != nil {
-			return nil, fmt.Errorf("the list of %s: %w", who.Name, err)
+			return nil, fmt.Errorf("the list of %s of %s: %w", what, who.Name, err)
 		}
-		for _, r := range page.Items {
-			all = append(all, r.sight(time.Now()))
-		}
+		all = append(all, page.Items...)
 		if cursor = page.Next; cursor == "" {
 			return all, nil
 		}

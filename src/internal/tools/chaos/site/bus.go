@@ -25,7 +25,7 @@ func (s *Site) connect() (*Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := nats.Connect(natsURLs(s.own), nkey, nats.Secure(s.authority.client()), nats.CustomInboxPrefix("_INBOX.api.chaos"), nats.MaxReconnects(-1),
+	conn, err := nats.Connect(natsURLs(s.own), nkey, nats.Secure(s.authority.Client()), nats.CustomInboxPrefix("_INBOX.api.chaos"), nats.MaxReconnects(-1),
 		nats.ReconnectWait(200*time.Millisecond), nats.Timeout(5*time.Second), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the NATS servers: %w", err)
@@ -58,6 +58,25 @@ func (b *Bus) Active(ctx context.Context, user string) (counter, messages int, e
 		return 0, 0, fmt.Errorf("look at the queue: %w", err)
 	}
 	return counter, len(info.State.Subjects), nil
+}
+
+// Letters are the ids of a user's dead letters, each as often as there is a message of it.
+func (b *Bus) Letters(ctx context.Context, user string) (ids []string, err error) {
+	const name, subjects = "DEADLETTERS-" + Group, "DeadLetters." + Group + "."
+	s, err := b.js.Stream(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("look at %s: %w", name, err)
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(subjects+user+".*"))
+	if err != nil {
+		return nil, fmt.Errorf("look at %s: %w", name, err)
+	}
+	for subject, n := range info.State.Subjects {
+		for range n {
+			ids = append(ids, strings.TrimPrefix(subject, subjects+user+"."))
+		}
+	}
+	return ids, nil
 }
 
 // Leftovers are subjects of the queue, of the backlog and of the live records that are still there.

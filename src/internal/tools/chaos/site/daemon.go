@@ -34,7 +34,7 @@ const minFree = 8 << 20
 
 func (s *Site) newAPI(n int) (*Daemon, error) {
 	name := fmt.Sprintf("api-%d", n)
-	cert, err := s.authority.issue(name)
+	cert, err := s.authority.Issue(name)
 	if err != nil {
 		return nil, err
 	}
@@ -42,8 +42,8 @@ func (s *Site) newAPI(n int) (*Daemon, error) {
 	d := &Daemon{URL: "https://" + listen, Operations: s.port(), Cable: s.network.cables[n]}
 	d.control = filepath.Join(s.dir, name+".fp")
 	env := append(s.shared(d, "api"), "FAENA_AUTH=local", "FAENA_INSTANCE="+name, "FAENA_DATA_DIR="+filepath.Join(s.dir, name), "FAENA_ADMIN_SOCKET="+s.adminSocket(n),
-		"FAENA_LISTEN="+listen, "FAENA_TLS_CERT_FILE="+cert.cert, "FAENA_TLS_KEY_FILE="+cert.key, "FAENA_NATS_REPLICAS=3", "FAENA_DRAIN_AFTER=2s",
-		"FAENA_MONGODB_URI="+s.documents.URI(), "FAENA_MONGODB_CA_FILE="+s.authority.file,
+		"FAENA_LISTEN="+listen, "FAENA_TLS_CERT_FILE="+cert.Cert, "FAENA_TLS_KEY_FILE="+cert.Key, "FAENA_NATS_REPLICAS=3", "FAENA_DRAIN_AFTER=2s",
+		"FAENA_MONGODB_URI="+s.documents.URI(), "FAENA_MONGODB_CA_FILE="+s.authority.File,
 		fmt.Sprintf("FAENA_NATS_MAX_STORE=%d", serverMax), fmt.Sprintf("FAENA_GROUP_MAX_STORE=%d", groupStore))
 	d.Process = newProcess(name, s.logs, env, s.program("faena-api"))
 	if d.socket, err = openSocket(listen); err != nil {
@@ -92,7 +92,7 @@ func (s *Site) newWorker(ctx context.Context, n int) (d *Daemon, err error) {
 // shared are the settings of every daemon.
 func (s *Site) shared(d *Daemon, role string) []string {
 	return append(s.environ(), "FAENA_OPERATIONS_LISTEN="+d.Operations, "FAENA_LOG_LEVEL=info", "FAENA_LOG_FORMAT=text", "FAENA_NATS_URLS="+natsURLs(d.Cable),
-		"FAENA_NATS_CA_FILE="+s.authority.file, "FAENA_NATS_NKEY_FILE="+filepath.Join(s.keyDir(role), "nats.nk"), "FAENA_SEAL_KEY_FILE="+filepath.Join(s.keyDir(role), "seal.key"),
+		"FAENA_NATS_CA_FILE="+s.authority.File, "FAENA_NATS_NKEY_FILE="+filepath.Join(s.keyDir(role), "nats.nk"), "FAENA_SEAL_KEY_FILE="+filepath.Join(s.keyDir(role), "seal.key"),
 		"FAENA_REGISTRY_PRIVATE_HOSTS="+s.registry, "FAENA_FAILPOINTS="+d.control)
 }
 
@@ -129,6 +129,29 @@ func (d *Daemon) Ready(ctx context.Context) error {
 		err = fmt.Errorf("it answers %d: %s", res.StatusCode, strings.Join(says.Missing, "; "))
 	}
 	return err
+}
+
+// Metrics are what its operations listener says, by the names with their labels.
+func (d *Daemon) Metrics(ctx context.Context) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.Operations+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }() // it is read
+	values := make(map[string]string)
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		if name, value, ok := strings.Cut(lines.Text(), " "); ok && !strings.HasPrefix(name, "#") {
+			values[name] = value
+		}
+	}
+	return values, lines.Err()
 }
 
 // Freeze stops it without its knowing, and Thaw lets it go on.

@@ -36,17 +36,17 @@ func (s *Site) newServer(n int) (*Server, error) {
 	server := &Server{Disk: disk, n: n}
 	s.servers = append(s.servers, server)
 	server.monitor = fmt.Sprintf("http://%s:%d", s.own.Far, 8220+n)
-	cert, err := s.authority.issue(name, s.network.far()...)
+	cert, err := s.authority.Issue(name, s.network.far()...)
 	if err != nil {
 		return nil, err
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "server_name: %s\nlisten: \"0.0.0.0:%d\"\nhttp: \"0.0.0.0:%d\"\nping_interval: \"10s\"\nping_max: 2\n", name, 4220+n, 8220+n)
 	fmt.Fprintf(&b, "jetstream { store_dir: %q, max_file_store: %d, max_memory_store: %d }\n", filepath.Join(disk.Dir, "js"), serverMax, 64<<20)
-	fmt.Fprintf(&b, "tls { cert_file: %q, key_file: %q, timeout: 10 }\n", cert.cert, cert.key)
+	fmt.Fprintf(&b, "tls { cert_file: %q, key_file: %q, timeout: 10 }\n", cert.Cert, cert.Key)
 	// Addresses of servers are not given to clients: each is to use its own cable.
 	fmt.Fprintf(&b, "cluster {\n  name: chaos, listen: \"127.0.0.1:%d\", no_advertise: true\n", 6220+n)
-	fmt.Fprintf(&b, "  tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true, timeout: 10 }\n  routes: [\n", cert.cert, cert.key, s.authority.file)
+	fmt.Fprintf(&b, "  tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true, timeout: 10 }\n  routes: [\n", cert.Cert, cert.Key, s.authority.File)
 	for k := range serverCount {
 		fmt.Fprintf(&b, "    \"tls://127.0.0.1:%d\"\n", 6221+k)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"faena.dev/faena/internal/faenatest"
 	"faena.dev/faena/internal/ferrettest"
+	"faena.dev/faena/internal/tools/certificates"
 )
 
 // Group is the group that the workers are in.
@@ -31,7 +32,7 @@ type Site struct {
 	dir, logs     string
 	locked        *os.File
 	natsServer    string // the program
-	authority     *authority
+	authority     *certificates.Authority
 	authorization string
 	network       *network
 	own           *Cable // this program's
@@ -116,7 +117,7 @@ func (s *Site) build(ctx context.Context) error {
 
 // lay lays what everything stands on: certificates, cables, ports, the registry with the function's image, the document store.
 func (s *Site) lay(ctx context.Context) (err error) {
-	if s.authority, err = newAuthority(s.dir); err != nil {
+	if s.authority, err = certificates.New(s.dir); err != nil {
 		return err
 	}
 	if s.network, err = newNetwork(ctx, 5); err != nil {
@@ -126,7 +127,7 @@ func (s *Site) lay(ctx context.Context) (err error) {
 		return err
 	}
 	s.own = s.network.cables[0]
-	cert, err := s.authority.issue("mongodb")
+	cert, err := s.authority.Issue("mongodb")
 	if err != nil {
 		return err
 	}
@@ -140,7 +141,7 @@ func (s *Site) lay(ctx context.Context) (err error) {
 		}
 		s.Image = faenatest.Push(s.harness, s.registry, Repository, faenatest.Image(s.harness, faenatest.ImageSpec{Bare: true, Entrypoint: []string{"/function"},
 			Files: []faenatest.File{{Path: "/function", Data: function}}}), nil)
-		s.documents = ferrettest.Start(s.harness, ferrettest.Options{CertFile: cert.cert, KeyFile: cert.key})
+		s.documents = ferrettest.Start(s.harness, ferrettest.Options{CertFile: cert.Cert, KeyFile: cert.Key})
 	})
 }
 
@@ -225,7 +226,7 @@ func (s *Site) startDaemons(ctx context.Context) error {
 func (s *Site) LedgerAddress() string { return s.own.Near }
 
 // Trust is for clients of the APIs.
-func (s *Site) Trust() *tls.Config { return s.authority.client() }
+func (s *Site) Trust() *tls.Config { return s.authority.Client() }
 
 // APIs, Workers and Servers are the parts, whether they run or not.
 func (s *Site) APIs() []*Daemon    { return s.apis }

@@ -1,6 +1,7 @@
-// The function of the faults: it tells a ledger that it begins, sleeps, tells it that it is about to end, and writes its parameter, or its first line.
+// The function of the faults: it tells a ledger that it begins, sleeps, tells it that it is about to end, and writes its parameter, or its first line,
+// or fails.
 //
-//	function ADDRESS PORT        the parameter is "TOKEN MILLISECONDS all|line" and anything after a line feed, from standard input if the last
+//	function ADDRESS PORT        the parameter is "TOKEN MILLISECONDS all|line|fail" and anything after a line feed, from standard input if the last
 //	                             argument is the port, otherwise in the last argument
 //
 // It begins only once the ledger has answered: what has run is in the ledger. To standard error it writes its attempt.
@@ -43,6 +44,7 @@ int main(int argc, char **argv) {
 	struct timespec pause = {ms / 1000, ms % 1000 * 1000000L};
 	while (nanosleep(&pause, &pause)) {}
 	tell("end", token);
+	if (!strcmp(what, "fail")) return 1;
 	while (size > 0) {
 		ssize_t w = write(1, parameter, size);
 		if (w <= 0) return 71;
