@@ -78,7 +78,7 @@ func TestControl_Pause_Backlog(t *testing.T) {
 	r.worker(1, echo)
 	resume, err := r.Pause(t.Context())
 	noError(t, err)
-	rec := r.inBacklog(t)
+	rec := r.putBack(t)
 	listed := r.bus.count("BacklogByUser")
 	faenatest.Eventually(t, patience, "the leader has looked", func() bool { return r.bus.count("BacklogByUser") > listed+2 })
 	found, _, err := r.bus.Record(t.Context(), group, "ann", rec.ID)
@@ -89,8 +89,8 @@ func TestControl_Pause_Backlog(t *testing.T) {
 	r.becomes(rec.ID, faena.StateSucceeded)
 }
 
-// inBacklog puts an activation into the backlog, as an API does.
-func (r *rig) inBacklog(t *testing.T) *faena.Record {
+// putBack puts an activation into the backlog, as an API does.
+func (r *rig) putBack(t *testing.T) *faena.Record {
 	t.Helper()
 	id, err := r.o.NewID("ann", group)
 	noError(t, err)
@@ -142,11 +142,11 @@ func TestControl_LoseLive(t *testing.T) {
 	r.user("ann", 10)
 	r.deploy("ann", "f")
 	r.stop()
-	rec, known := r.inBacklog(t), r.inBacklog(t)
+	rec, known := r.putBack(t), r.putBack(t)
 	ended := *known
 	noError(t, ended.Fail(faena.ReasonCancelled, "It was cancelled.", time.Now().UTC()))
 	noError(t, r.documents.Insert(t.Context(), []faena.Record{ended}))
-	stray := r.inBacklog(t)
+	stray := r.putBack(t)
 	noError(t, r.bus.PurgeRecord(t.Context(), group, "ann", stray.ID))
 	lost, err := r.LoseLive(t.Context(), group)
 	if err != nil || len(lost) != 1 || lost[0].ID != rec.ID || lost[0].State != faena.StateLost || lost[0].Reason != faena.ReasonRestored {
