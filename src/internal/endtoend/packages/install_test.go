@@ -45,12 +45,12 @@ func install(t *testing.T, h *host) {
 			case strings.Contains(block, "install --yes faena"):
 				installed = time.Now()
 			case strings.Contains(block, "systemctl status"):
-				for _, want := range []string{"Status: \"ready", "Active: active (running)"} {
+				for _, want := range []string{"Status: \"takes activations", "Active: active (running)"} {
 					if !strings.Contains(out, want) {
 						t.Errorf("the status says nowhere %q", want)
 					}
 				}
-			case strings.Contains(block, "faena invoke"):
+			case strings.Contains(block, "faena deploy"):
 				if !strings.Contains(out, "good morning\n") {
 					t.Error("the result is not the parameter")
 				}
@@ -58,15 +58,24 @@ func install(t *testing.T, h *host) {
 					t.Errorf("the first activation had ended %v after the installation, which may take %v", took, withinAMinute)
 				}
 			case strings.Contains(block, "journalctl"):
-				for _, of := range []string{"faena-api", "faena-worker"} {
-					if !strings.Contains(out, of) {
-						t.Errorf("the journal has nothing of %s about the activation", of)
-					}
+				if !strings.Contains(out, "faena-worker[") {
+					t.Error("the journal has nothing of the activation")
 				}
+				testFields(t, h)
 			}
 		})
 		if !ok {
 			t.FailNow() // nothing of what follows can work
+		}
+	}
+}
+
+// testFields looks for lines of the daemons by the fields that they have.
+func testFields(t *testing.T, h *host) {
+	t.Helper()
+	for _, fields := range []string{"USER=admin FUNCTION=hello WORKER=one _SYSTEMD_UNIT=faena-worker.service", "USER=admin METHOD=PUT STATUS=201 _SYSTEMD_UNIT=faena-api.service"} {
+		if out, err := h.Try(t.Context(), "journalctl --no-pager --lines 1 --output cat "+fields); err != nil || out == "" || strings.Contains(out, "No entries") {
+			t.Errorf("the journal has no line with %s: %q, %v", fields, out, err)
 		}
 	}
 }

@@ -106,6 +106,12 @@ func (x *traffic) flows(t *testing.T, since time.Time, n int) {
 	})
 }
 
+// gap is the longest time without a good answer since a moment.
+func (x *traffic) gap(since time.Time) time.Duration {
+	longest, _ := x.history.Gap(since, time.Now())
+	return longest.Round(time.Millisecond)
+}
+
 // settle ends the load and checks all that was seen: nothing that was accepted is lost from the history, has no end, or was run twice.
 func (x *traffic) settle(t *testing.T) history.Numbers {
 	t.Helper()
@@ -124,8 +130,7 @@ func (x *traffic) settle(t *testing.T) history.Numbers {
 		t.Errorf("%v", b)
 	}
 	n := x.history.Numbers()
-	t.Logf("in %v: %+v, the longest time without a good answer was %v", time.Since(x.began).Round(time.Second), n,
-		x.history.Gap(x.began, time.Now()).Round(time.Millisecond))
+	t.Logf("in %v: %+v, the longest time without a good answer was %v", time.Since(x.began).Round(time.Second), n, x.gap(x.began))
 	if n.RanTwice > 0 {
 		t.Errorf("%d activations were run twice", n.RanTwice)
 	}
