@@ -83,7 +83,7 @@ func (k Keys) Open(r io.Reader) (io.Reader, error) {
 		return nil, errors.New("the backup was encrypted for another key, or with another passphrase")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w, or not encrypted: %w", ErrDamaged, err)
+		return nil, damaged("it does not begin as a file of age does") // the library's words have what it begins with
 	}
 	return out, nil
 }
