@@ -25,7 +25,9 @@ type cut struct {
 	mu     sync.Mutex
 	paused chan struct{} // closed at the end of the pause; nil where there is none
 	inside int
-	none   chan struct{} // closed when nothing is inside any more; nil where nobody waits for that
+	// waiting is how many wait for the end of the pause.
+	waiting int
+	none    chan struct{} // closed when nothing is inside any more; nil where nobody waits for that
 
 	keepers int
 	late    []object
@@ -45,16 +47,29 @@ func (g *cut) enter(ctx context.Context, within time.Duration) error {
 			g.mu.Unlock()
 			return nil
 		}
+		g.waiting++
 		g.mu.Unlock()
-		select {
-		case <-paused:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-limit.C:
-			e := faena.Unavailable(faena.ComponentQueue, "backup_in_progress", "A backup is being made, so the activation was not accepted. Try again.", nil)
-			e.RetryAfter = cutWait
-			return e
+		err := waitFor(ctx, paused, limit.C)
+		g.mu.Lock()
+		g.waiting--
+		g.mu.Unlock()
+		if err != nil {
+			return err
 		}
+	}
+}
+
+// waitFor waits for the end of a pause.
+func waitFor(ctx context.Context, paused <-chan struct{}, limit <-chan time.Time) error {
+	select {
+	case <-paused:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-limit:
+		e := faena.Unavailable(faena.ComponentQueue, "backup_in_progress", "A backup is being made, so the activation was not accepted. Try again.", nil)
+		e.RetryAfter = cutWait
+		return e
 	}
 }
 

@@ -79,8 +79,10 @@ func TestControl_Pause_Backlog(t *testing.T) {
 	resume, err := r.Pause(t.Context())
 	noError(t, err)
 	rec := r.putBack(t)
-	listed := r.bus.count("BacklogByUser")
-	faenatest.Eventually(t, patience, "the leader has looked", func() bool { return r.bus.count("BacklogByUser") > listed+2 })
+	asked := r.bus.count("Pending")
+	faenatest.Eventually(t, patience, "the leader would release", func() bool { r.hint(rec); return r.bus.count("Pending") > asked })
+	enters := func() bool { r.cut.mu.Lock(); defer r.cut.mu.Unlock(); return r.cut.waiting > 0 }
+	faenatest.Eventually(t, patience, "the leader waits for the end of the pause", enters)
 	found, _, err := r.bus.Record(t.Context(), group, "ann", rec.ID)
 	if err != nil || !found.Backlogged {
 		t.Errorf("during the pause it is %+v, %v", found, err)
