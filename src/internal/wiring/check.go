@@ -98,7 +98,7 @@ func checkAuthority(setting string, path config.File) error {
 }
 
 // engineThere returns an error where the socket of the engine is not there, or not for this worker. A worker that finds it at its start
-// waits for it whenever it is away; one that does not is on a host without an engine, and ends, so that somebody sees it.
+// waits for it whenever it is away; one that does not is on a host without an engine, and ends for good, so that somebody sees it.
 func engineThere(host string) error {
 	u, err := url.Parse(host)
 	if err != nil || u.Scheme != "unix" {
@@ -106,8 +106,8 @@ func engineThere(host string) error {
 	}
 	switch err := syscall.Access(u.Path, 2 /* W_OK: to connect */); {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("there is no Docker Engine at %s, which FAENA_DOCKER_HOST or DOCKER_HOST names: install docker.io or docker-ce, "+
-			"see that it runs (systemctl status docker), or name another one", host)
+		return wrong("there is no Docker Engine at %s, which FAENA_DOCKER_HOST or DOCKER_HOST names: install docker.io or docker-ce, "+
+			"see that it runs (systemctl status docker), or name another one, and start this worker again", host)
 	case errors.Is(err, fs.ErrPermission):
 		return wrong("this worker may not use the Docker Engine at %s, which FAENA_DOCKER_HOST or DOCKER_HOST names: its user is to be in the group of that "+
 			"socket, which is docker (SupplementaryGroups=docker)", host)

@@ -27,6 +27,7 @@ func RunAPI(ctx context.Context, c config.API, log *slog.Logger) (err error) {
 	defer sayStopping(ctx, log)()
 	d := &apiDaemon{c: c, log: log, metrics: NewMetrics(), start: newStarter(log), live: telemetry.NewLiveness(roundWithin)}
 	defer watched(ctx, d.live, log)()
+	defer d.start.follow(ctx)()
 	defer func() { err = errors.Join(err, d.opened.close()) }()
 	if err := d.open(ctx); err != nil {
 		return err
@@ -173,6 +174,7 @@ func RunWorker(ctx context.Context, c config.Worker, log *slog.Logger) (err erro
 	defer sayStopping(ctx, log)()
 	d := &workerDaemon{c: c, log: log, metrics: NewMetrics(), start: newStarter(log), live: telemetry.NewLiveness(roundWithin)}
 	defer watched(ctx, d.live, log)()
+	defer d.start.follow(ctx)()
 	defer func() { err = errors.Join(err, d.opened.close()) }()
 	if err := d.open(ctx); err != nil {
 		return err
@@ -293,7 +295,7 @@ func keepDeclared(ctx context.Context, bus *natsbus.Bus, log *slog.Logger) (stop
 			case <-back:
 			}
 			if again.step(ctx, "queue", bus.Declare) == nil {
-				tell(log, systemd.Status("takes activations"))
+				tell(log, systemd.Status(takesActivations))
 			}
 		}
 	})

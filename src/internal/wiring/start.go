@@ -21,6 +21,10 @@ const (
 	againAtMost = 5 * time.Second
 	// sayAgain is how often the log repeats the same words.
 	sayAgain = time.Minute
+	// statusEvery is how soon the status shows what a daemon waits for.
+	statusEvery = 2 * time.Second
+	// takesActivations is the status of a daemon that waits for nothing.
+	takesActivations = "takes activations"
 	// maxSaid bounds what is remembered of what was said.
 	maxSaid = 100
 )
@@ -124,8 +128,42 @@ func (s *starter) done(ready telemetry.Ready) {
 	s.mu.Lock()
 	s.ready = ready
 	s.mu.Unlock()
-	s.log.Info("takes activations")
-	tell(s.log, systemd.Ready("takes activations"))
+	s.log.Info(takesActivations)
+	tell(s.log, systemd.Ready(takesActivations))
+}
+
+// follow tells systemd what a daemon that has started waits for, and when it takes activations again, until ctx ends or stop is called.
+func (s *starter) follow(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(statusEvery)
+		defer tick.Stop()
+		lacked := false
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			s.mu.Lock()
+			own := s.ready
+			s.mu.Unlock()
+			if own == nil {
+				continue
+			}
+			missing, ok := own(ctx)
+			switch {
+			case ctx.Err() != nil: // it is stopping, and says so
+			case !ok:
+				tell(s.log, systemd.Status("waiting for "+strings.Join(missing, "; ")))
+			case lacked:
+				tell(s.log, systemd.Status(takesActivations))
+			}
+			lacked = !ok
+		}
+	})
+	return func() { cancel(); wg.Wait() }
 }
 
 // Ready is the readiness of the daemon, from its first moment on.

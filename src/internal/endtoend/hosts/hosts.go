@@ -67,7 +67,7 @@ func (n *Network) Start(t testing.TB, image, name string) *Host {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
 		if t.Failed() {
-			out, err := h.Try(ctx, "journalctl --no-pager --lines 400 --output short-precise")
+			out, err := h.Try(ctx, "journalctl --no-pager --output short-precise | grep -vE ' (dockerd|containerd|kernel)[][0-9]*:' | tail -n 1000")
 			t.Logf("the journal of %s: %v\n%s", name, err, out)
 		}
 		if _, err := try(ctx, nil, "docker", "rm", "--force", "--volumes", h.id); err != nil {

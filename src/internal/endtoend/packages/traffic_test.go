@@ -149,7 +149,8 @@ func (x *traffic) unnoticed(t *testing.T, n history.Numbers) {
 	}
 	for _, c := range x.history.Calls() {
 		if !c.Good {
-			t.Errorf("a call of %s for %s at %s was not answered as it should be: %q %s %s", c.User, c.Function, c.Sent.Format(time.TimeOnly), c.ID, c.Broke, c.Strange)
+			t.Errorf("a call of %s for %s from %s to %s was not answered as it should be: %q %s %s", c.User, c.Function,
+				c.Sent.Format("15:04:05.000"), c.Answered.Format("15:04:05.000"), c.ID, c.Broke, c.Strange)
 		}
 	}
 }
