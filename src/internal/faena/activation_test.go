@@ -111,7 +111,8 @@ func TestReasons(t *testing.T) {
 			t.Errorf("%s is the function's or the caller's own, and yet retryable", r)
 		}
 	}
-	states := map[Reason]State{ReasonTimeout: StateTimedOut, ReasonCancelled: StateCancelled, ReasonFunctionDeleted: StateCancelled, ReasonWorkerLost: StateLost}
+	states := map[Reason]State{ReasonTimeout: StateTimedOut, ReasonCancelled: StateCancelled, ReasonFunctionDeleted: StateCancelled, ReasonWorkerLost: StateLost,
+		ReasonRestored: StateLost}
 	for _, r := range Reasons() {
 		want, special := states[r]
 		if !special {
