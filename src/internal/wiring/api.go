@@ -156,12 +156,15 @@ func (a *API) Run(ctx context.Context, listener net.Listener, ready chan<- struc
 	var failed error
 	select {
 	case <-ctx.Done():
+		if listener == nil {
+			a.door.leave(leaveFor)
+		}
 	case failed = <-a.door.served:
 	case failed = <-loops:
 		loops <- nil
 	}
 	// First no new calls, then the answers, then the loops that they need.
-	limit := a.o.Limits.DrainAfter + 10*time.Second
+	limit := a.o.Limits.DrainAfter + 10*time.Second - leaveFor
 	closing, cancel := context.WithTimeout(base, limit)
 	defer cancel()
 	drained := make(chan struct{})

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"faena.dev/faena/internal/config"
@@ -24,6 +25,11 @@ const (
 	startAgain = 2 * time.Second
 	// closeWithin is how long an API that is stopped while it starts may take to tell those who wait.
 	closeWithin = 500 * time.Millisecond
+	// leaveFor is how long an API that is to end still answers on the connections that it has, each of which it closes behind its answer:
+	// package http drops what it reads after Shutdown, and a connection that is closed while nothing is on its way may be so just when a
+	// client uses it again. leaveEarly is that of an API which was never there.
+	leaveFor   = time.Second
+	leaveEarly = 100 * time.Millisecond
 )
 
 // door is the server of an API. It may serve before the API is there: a socket that systemd has passed refuses nobody, so that who
@@ -40,6 +46,8 @@ type door struct {
 	closing  chan struct{}
 	served   chan error // what Serve has returned
 	serving  sync.WaitGroup
+	listener net.Listener // from serve on
+	leaving  atomic.Bool  // connections are closed behind their answers
 }
 
 // newDoor makes the door of an API that is starting: health tells what it lacks.
@@ -58,6 +66,7 @@ func newDoor(s config.Serve, health httpapi.Health, observer httpapi.Observer, l
 
 // serve takes calls on a listener, in a goroutine.
 func (d *door) serve(l net.Listener) {
+	d.listener = l
 	if d.tls != nil {
 		l = tls.NewListener(l, d.tls)
 	}
@@ -71,8 +80,21 @@ func (d *door) open(api *httpapi.API) {
 	close(d.opened)
 }
 
+// leave takes no more connections, and has clients let go of those that there are. It is for a socket that systemd holds, in which who calls
+// waits for the next API. Its second call does nothing.
+func (d *door) leave(after time.Duration) {
+	if d.listener == nil || d.leaving.Swap(true) {
+		return
+	}
+	_ = d.listener.Close() // Serve returns
+	time.Sleep(after)
+}
+
 // ServeHTTP implements http.Handler.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if d.leaving.Load() {
+		w.Header().Set("Connection", "close")
+	}
 	select {
 	case <-d.opened:
 		d.api.ServeHTTP(w, r)
@@ -97,6 +119,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // close answers who waits, and ends the server. After API.Run there is nothing left to do. It is called once.
 func (d *door) close(ctx context.Context) error {
 	close(d.closing)
+	d.leave(leaveEarly)
 	ctx, cancel := context.WithTimeout(ctx, closeWithin)
 	defer cancel()
 	err := d.server.Shutdown(ctx)

@@ -215,6 +215,6 @@ func TestRunAPI_PassedSocketAndStopped(t *testing.T) {
 	<-sent
 	stop()
 	if got := <-waits; got.err != nil || got.Reason != "starting" {
-		t.Errorf("it is told %+v", got)
+		t.Errorf("it is told %+v: %v", got, got.err)
 	}
 }

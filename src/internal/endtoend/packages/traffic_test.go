@@ -33,6 +33,10 @@ var called = []load.Function{
 	{Name: "long", Shortest: time.Second, Longest: 5 * time.Second},
 }
 
+// stopWithin is how long an API may take to end (TimeoutStopSec=): it answers first what still waits. Who connects meanwhile is not refused, and
+// answered by the next one. Gateways wait for a minute.
+const stopWithin = 30 * time.Second
+
 // traffic is a load on a host, with what its clients were told, and what its functions did.
 type traffic struct {
 	history *history.History
@@ -49,6 +53,7 @@ func (h *host) caller(t *testing.T) *load.Gateway {
 		t.Fatal("the CA of the host is no certificate")
 	}
 	g := load.NewGateway([]load.API{{URL: "https://" + net.JoinHostPort(h.Address(t), "8443")}}, &tls.Config{RootCAs: roots})
+	g.Wait(stopWithin)
 	t.Cleanup(g.Close)
 	return g
 }

@@ -171,7 +171,7 @@ func (u *upgrade) testPurge(t *testing.T) {
 			-o -path /etc/systemd/system/faena-api.service.d -o -path /etc/systemd/system/faena-worker.service.d -o -path /etc/apt \) -prune \
 			-o -iname '*faena*' -print -o -path '/etc/credstore*' -print
 		grep -i faena /etc/passwd /etc/group /etc/shadow /etc/gshadow || true
-		systemctl list-units --all --plain --no-legend 'faena*'; systemctl list-unit-files --no-legend 'faena*'
+		systemctl list-units --all --plain --no-legend 'faena*'; systemctl list-unit-files --no-legend 'faena*' || true
 		nft list tables | grep -i faena || true
 		docker ps --all --format '{{.Names}}'; docker network ls --format '{{.Name}}' | grep -vxE 'bridge|host|none' || true; docker volume ls -q
 		dpkg -l 'faena*' 2>/dev/null | grep ^.c || true`)

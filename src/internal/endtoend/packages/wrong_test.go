@@ -116,6 +116,7 @@ func (h *host) says(t *testing.T, unit string, words ...string) {
 func testAway(t *testing.T, h *host) {
 	before := h.died(t, "faena-worker")
 	h.Run(t, "systemctl stop docker.socket docker.service")
+	defer h.Run(t, "systemctl start docker.socket docker.service")
 	faenatest.EventuallyNil(t, time.Minute, "the worker says that the engine is away", func() error {
 		if text := h.property(t, "faena-worker", "StatusText"); !strings.Contains(text, "engine") {
 			return fmt.Errorf("it says %q", text)

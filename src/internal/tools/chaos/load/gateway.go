@@ -51,6 +51,11 @@ func NewGateway(apis []API, trust *tls.Config) *Gateway {
 	return g
 }
 
+// Wait has calls wait so long for an API that takes their connection and says nothing yet, as one does that is started again. It is called first.
+func (g *Gateway) Wait(within time.Duration) {
+	g.http.Transport.(*http.Transport).TLSHandshakeTimeout = within
+}
+
 // checkEvery is how often the APIs are looked at, and checkWithin how long they may take to answer that.
 const (
 	checkEvery  = time.Second
