@@ -18,9 +18,11 @@ import (
 	natsd "github.com/nats-io/nats-server/v2/server"
 
 	"faena.dev/faena/internal/backup"
+	"faena.dev/faena/internal/boltstore"
 	"faena.dev/faena/internal/client"
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/faenatest"
+	"faena.dev/faena/internal/natsbus"
 	"faena.dev/faena/internal/wiring"
 )
 
@@ -119,6 +121,17 @@ func TestBackup(t *testing.T) {
 		_, err = wiring.Backup(t.Context(), wiring.BackupOptions{Host: wiring.Host{Root: b.root}, Socket: b.socket, Locks: locks, File: "-", Out: full})
 		if err == nil || !strings.Contains(err.Error(), "no space left") {
 			t.Errorf("it gives %v", err)
+		}
+	})
+	t.Run("given up", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		dir := t.TempDir()
+		if _, err := wiring.Backup(ctx, wiring.BackupOptions{Host: wiring.Host{Root: b.root}, Socket: b.socket, Locks: locks, File: filepath.Join(dir, "x.age")}); err == nil {
+			t.Error("it is made")
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("left is %v, %v", left, err)
 		}
 	})
 	t.Run("under load", func(t *testing.T) { underLoad(t, b) })
@@ -232,6 +245,47 @@ func refusals(t *testing.T, b *backedUp, file string, key backup.Keys) {
 			}
 		})
 	}
+	t.Run("messages alone", func(t *testing.T) { // of an installation whose documents were removed
+		h := emptyHost(t)
+		if _, err := wiring.Restore(t.Context(), wiring.RestoreOptions{Host: h, File: file, Keys: key}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(h.Root, "/var/lib/faena-api/documents.db")); err != nil {
+			t.Fatal(err)
+		}
+		_, err := wiring.Restore(t.Context(), wiring.RestoreOptions{Host: h, File: file, Keys: key})
+		if err == nil || !strings.Contains(err.Error(), "/var/lib/faena-nats/jetstream has") {
+			t.Errorf("it gives %v", err)
+		}
+	})
+	t.Run("a host that has started", func(t *testing.T) { // and has no user yet
+		h := emptyHost(t)
+		s, err := natsbus.StartServer(natsbus.ServerOptions{Dir: filepath.Join(h.Root, "/var/lib/faena-nats"), MaxStore: 1 << 30, Shared: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		bus, err := natsbus.Connect(t.Context(), natsbus.Options{Name: "test", Server: s})
+		if err == nil {
+			err = bus.Declare(t.Context())
+			bus.Close()
+		}
+		s.Shutdown()
+		store, err2 := boltstore.Open(filepath.Join(h.Root, "/var/lib/faena-api/documents.db"), boltstore.Options{})
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		o := wiring.RestoreOptions{Host: h, File: file, Keys: key}
+		if _, err := wiring.Restore(t.Context(), o); err == nil || !strings.Contains(err.Error(), "another process uses it") {
+			t.Errorf("while its documents are open it gives %v", err)
+		}
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := wiring.Restore(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		open(t, h).has(t, b, h)
+	})
 	t.Run("cut short", func(t *testing.T) {
 		h := emptyHost(t)
 		// It ends when the first of the files is to be given to its owner: after the streams are in place.
