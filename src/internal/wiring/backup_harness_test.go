@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"golang.org/x/sys/unix"
 
 	"faena.dev/faena/internal/backup"
 	"faena.dev/faena/internal/boltstore"
@@ -223,7 +224,27 @@ func keyPair(t *testing.T) (backup.Locks, backup.Keys) {
 // emptyHost is a host on which the packages were just installed.
 func emptyHost(t *testing.T) wiring.Host {
 	t.Helper()
-	h := wiring.Host{Root: t.TempDir(), Owner: func(string, string) error { return nil }, Running: func(context.Context) []string { return nil }}
+	return emptyHostIn(t, t.TempDir())
+}
+
+// smallDisk is a directory with so much room.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Fatalf("mount a small disk: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func emptyHostIn(t *testing.T, root string) wiring.Host {
+	t.Helper()
+	h := wiring.Host{Root: root, Owner: func(string, string) error { return nil }, Running: func(context.Context) []string { return nil }}
 	for _, dir := range []string{"/var/lib/faena-api", "/var/lib/faena-nats", "/etc/credstore"} {
 		if err := os.MkdirAll(filepath.Join(h.Root, dir), 0o700); err != nil {
 			t.Fatal(err)

@@ -122,6 +122,26 @@ func TestBackup(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "no space left") {
 			t.Errorf("it gives %v", err)
 		}
+		small := smallDisk(t, "300k") // less than the large objects
+		faenatest.EventuallyNil(t, time.Minute, "the API has noticed that nobody reads the one before", func() error {
+			_, err := b.make(t, filepath.Join(small, "x.age"), locks)
+			if err != nil && strings.Contains(err.Error(), "no space left") {
+				return nil
+			}
+			return fmt.Errorf("it gives %w", err)
+		})
+		if left, err := os.ReadDir(small); err != nil || len(left) > 0 {
+			t.Errorf("left is %v, %v", left, err)
+		}
+		h := emptyHostIn(t, small)
+		before := tree(t, h)
+		_, err = wiring.Restore(t.Context(), wiring.RestoreOptions{Host: h, File: file, Keys: key})
+		if err == nil || !strings.Contains(err.Error(), "no space left on device. Nothing was changed") {
+			t.Errorf("a restore gives %v", err)
+		}
+		if after := tree(t, h); !maps.Equal(after, before) {
+			t.Errorf("it has changed the host from %v to %v", before, after)
+		}
 	})
 	t.Run("given up", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
