@@ -58,6 +58,7 @@ lint-vet:
 
 lint-staticcheck:
 	cd src && go tool -modfile=tools/go.mod staticcheck ./...
+	cd src && go tool -modfile=tools/go.mod staticcheck -tags packages ./internal/endtoend/packages
 
 .PHONY: test
 test: setup ## run every test with the race detector; a skipped test fails the run

@@ -95,13 +95,6 @@ type host struct {
 	site *site
 }
 
-// status is what systemctl status says of a unit, without its journal.
-func (h *host) status(t testing.TB, unit string) string {
-	t.Helper()
-	out, _ := h.Try(t.Context(), "systemctl status --no-pager --full --lines 0 "+unit) // its exit code says that it does not run
-	return out
-}
-
 // property is what systemd says of a unit.
 func (h *host) property(t testing.TB, unit, name string) string {
 	t.Helper()
