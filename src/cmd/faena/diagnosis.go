@@ -16,8 +16,8 @@ import (
 const (
 	// maxClockDifference is how far a clock may be off: deadlines and the sweeper are no finer than that.
 	maxClockDifference = time.Second
-	// namedStreams is how many streams of the same trouble are named.
-	namedStreams = 4
+	// namedAtOnce is how many streams, or workers, of the same trouble are named.
+	namedAtOnce = 4
 )
 
 // installation adds what an API tells of everything behind it.
@@ -78,13 +78,7 @@ func (d *doctor) streams(list []client.StreamHealth) {
 		having[text] = append(having[text], s.Name)
 	}
 	for _, text := range troubles {
-		names := having[text]
-		n := len(names)
-		which := strings.Join(names[:min(n, namedStreams)], ", ")
-		if n > namedStreams {
-			which += fmt.Sprintf(" and %d more", n-namedStreams)
-		}
-		d.note("streams", "", errors.New(strings.TrimPrefix(which+": "+text, ": "))) // none is named where they cannot be listed
+		d.note("streams", "", errors.New(strings.TrimPrefix(named(having[text])+": "+text, ": "))) // none is named where they cannot be listed
 	}
 	if len(troubles) > 0 || len(list) == 0 {
 		return
@@ -134,7 +128,7 @@ func (d *doctor) group(g client.Group, workers []client.Worker) {
 	case g.State == client.GroupStatePending:
 		err = errors.New("it is pending, and no function may name it: give NATS its key (faena-api nats-config), and start faena-worker on a host of it")
 	case g.Workers == 0:
-		err = errors.New("it has no worker: start faena-worker on a host of it, and look at its log")
+		err = errors.New("it has no worker: start faena-worker on a host of it; systemctl status faena-worker says there what it waits for")
 	case g.Ready == 0:
 		err = fmt.Errorf("none of %s is ready: faena workers says why", count(g.Workers, "worker"))
 	}

@@ -50,7 +50,8 @@ func TestDoctor_AllIsWell(t *testing.T) {
 func TestDoctor_Troubles(t *testing.T) {
 	t.Parallel()
 	a, c := newCluster(t)
-	well, groups := c.found, c.groups["batch"]
+	slices.SortFunc(c.workers, func(a, b faena.Worker) int { return strings.Compare(a.ID, b.ID) })
+	well, groups, workers := c.found, c.groups["batch"], c.workers
 	for _, trouble := range []struct {
 		name string
 		make func()
@@ -91,6 +92,14 @@ func TestDoctor_Troubles(t *testing.T) {
 			c.found.Servers, c.found.Streams = []faena.QueueServer{{Problem: "The queue is away."}}, []faena.StreamHealth{{Problem: "They are not known."}}
 			c.found.Unreadable = []faena.Unreadable{{Problem: "It is not known."}}
 		}, []string{"nats BAD The queue is away.\n", "streams BAD They are not known.\n", "unreadable BAD It is not known.\n"}},
+		{"an engine without limits", func() {
+			c.workers[0].Engine = &faena.Engine{Version: "28.5.2", Advice: []string{faena.AdviceNoMirror, faena.AdviceNoPIDsLimit}}
+			c.workers[2].Engine = &faena.Engine{Version: "20.10.24", Advice: []string{faena.AdviceNoPIDsLimit, faena.AdviceFewAddresses + "=13"}}
+		}, []string{"docker engine BAD w1, w3: the kernel limits no container's processes, ", "docker engine BAD w3: the network of functions has addresses for 13 containers, ",
+			"docker engine advice w1: every worker pulls from Docker Hub itself, ", "docker engine BAD "}},
+		{"a worker that is not ready", func() { c.workers[1].NotReady = "The disk has 3 MiB free." }, []string{"worker w2 BAD The disk has 3 MiB free."}},
+		{"packets that are not filtered", func() { c.workers[1].Unfiltered = "it may not" },
+			[]string{"packets of w2 BAD functions reach its host and whatever it reaches: it may not. Mend that ", "take FAENA_ALLOW_UNFILTERED away"}},
 		{"no diagnosis", func() {
 			c.err = faena.Unavailable(faena.ComponentQueue, "queue_unavailable", "The queue is away.", nil)
 		},
@@ -99,11 +108,11 @@ func TestDoctor_Troubles(t *testing.T) {
 		t.Run(trouble.name, func(t *testing.T) {
 			was := groups
 			c.change(func() {
-				c.found = well
+				c.found, c.workers = well, slices.Clone(workers)
 				c.found.Servers, c.found.Streams, c.found.Clocks = slices.Clone(well.Servers), slices.Clone(well.Streams), slices.Clone(well.Clocks)
 				trouble.make()
 			})
-			defer c.change(func() { groups, c.groups["batch"], c.err = was, was, nil })
+			defer c.change(func() { groups, c.groups["batch"], c.err, c.workers = was, was, nil, workers })
 			found, code := a.of(t).examined()
 			for _, want := range trouble.want {
 				if !strings.Contains(found, want) {

@@ -17,7 +17,8 @@ import (
 type finding struct {
 	Check  string `json:"check"`
 	OK     bool   `json:"ok"`
-	Detail string `json:"detail"` // what was found, or what is wrong and what to do
+	Advice bool   `json:"advice,omitempty"` // it works as it is, and would be better otherwise
+	Detail string `json:"detail"`           // what was found, or what is wrong and what to do
 }
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -32,8 +33,11 @@ func (a *app) doctorCommand() *cobra.Command {
 				rows := [][]string{{"CHECK", "", "FOUND"}}
 				for _, f := range d.findings {
 					mark := "ok"
-					if !f.OK {
+					switch {
+					case !f.OK:
 						mark = "BAD"
+					case f.Advice:
+						mark = "advice"
 					}
 					rows = append(rows, []string{f.Check, mark, f.Detail})
 				}
@@ -137,12 +141,14 @@ func (d *doctor) workers(ctx context.Context, c *client.Client) []client.Worker 
 			d.note("worker "+w.ID, "", errors.New(w.NotReady))
 		}
 		if w.Unfiltered != "" {
-			d.note("packets of "+w.ID, "", errors.New("functions reach its host and whatever it reaches: "+w.Unfiltered))
+			d.note("packets of "+w.ID, "", errors.New("functions reach its host and whatever it reaches: "+w.Unfiltered+
+				". Mend that (faena-worker.service has what it takes), and take FAENA_ALLOW_UNFILTERED away there"))
 		}
 	}
 	if err == nil && ready == 0 {
 		err = errors.New("no worker is ready: look at the log of faena-worker, or of faena up")
 	}
 	d.note("workers", fmt.Sprintf("%d of %d ready", ready, len(list.Items)), err)
+	d.engines(list.Items)
 	return list.Items
 }

@@ -43,7 +43,7 @@ func (e *Engine) EnsureNetwork(ctx context.Context, name string) (id string, err
 		made, err := e.client.NetworkCreate(ctx, name, network.CreateOptions{Driver: "bridge",
 			Options: map[string]string{optionICC: "false", optionBridge: BridgeName(name)}, Labels: map[string]string{"faena.network": name}})
 		if err == nil || !(errdefs.IsConflict(err) || strings.Contains(err.Error(), "same bridge name")) {
-			return made.ID, e.failed(ctx, "make network "+name, err)
+			return made.ID, withoutPool(e.failed(ctx, "make network "+name, err))
 		}
 		select {
 		case <-ctx.Done():
@@ -51,6 +51,14 @@ func (e *Engine) EnsureNetwork(ctx context.Context, name string) (id string, err
 		case <-tick.C:
 		}
 	}
+}
+
+// withoutPool adds to the error of an engine that has no addresses left for a network what to do.
+func withoutPool(err error) error {
+	if err == nil || !strings.Contains(err.Error(), "address pool") { // "all predefined address pools have been fully subnetted", in 20.10 other words
+		return err
+	}
+	return fmt.Errorf(`%w: remove networks that nothing needs (docker network prune), or let "default-address-pools" in /etc/docker/daemon.json have more`, err)
 }
 
 // findNetwork returns the id of Faena's network of that name, "" where nothing has the name.

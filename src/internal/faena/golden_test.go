@@ -53,10 +53,12 @@ func TestGolden(t *testing.T) {
 		"function": &Function{Schema: 2, User: "jorgeSD", Name: "resize", Current: 2, Latest: 3, Version: 4, CreatedAt: moment, UpdatedAt: moment},
 		"user": &User{Schema: 2, Name: "jorgeSD", Role: RoleAdmin, Groups: map[string]int{"default": 20}, PasswordHash: "$argon2id$x", Deleted: true,
 			CreatedAt: moment, UpdatedAt: moment},
-		"worker": &Worker{Schema: 2, ID: "w1", Group: "default", Host: "host-1", Version: "1.2.3", Places: 3, MemoryBytes: 4 << 30, MilliCPUs: 2000,
-			Busy: 1, Containers: 2, Draining: true, NotReady: "The disk is full.", Unfiltered: "It may not.", StartedAt: moment, SeenAt: moment},
-		"dead_letter": &DeadLetter{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
-			Reason: ReasonWorkerLost, Message: "It was lost.", Attempts: 2, Worker: "w1", Parameter: blob, Raw: []byte{0, 0xff}, At: moment},
+		"worker_engine": &Worker{Schema: 2, ID: "w1", Group: "default", Host: "host-1", Version: "1.2.3", Places: 3, MemoryBytes: 4 << 30, MilliCPUs: 2000,
+			Busy: 1, Containers: 2, Draining: true, NotReady: "The disk is full.", Unfiltered: "It may not.", StartedAt: moment, SeenAt: moment,
+			Engine: &Engine{Version: "28.5.2", Advice: []string{AdviceNoLiveRestore, AdviceStorageDriver + "=vfs"}}},
+		"dead_letter_redriven": &DeadLetter{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
+			Reason: ReasonWorkerLost, Message: "It was lost.", Attempts: 2, Worker: "w1", Parameter: blob, Raw: []byte{0, 0xff},
+			Redriven: "01956a3e-0f5b-7cc1-8a2b-0123456789aa", At: moment},
 		"idempotency_claim": &IdempotencyClaim{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", Group: "default", Function: "resize",
 			ParameterSHA256: "e3b0", ClaimedAt: moment},
 		"group": &Group{Schema: 2, Name: "gpu", Nkey: "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4", Recipient: "age1x",
@@ -77,6 +79,29 @@ func TestGolden(t *testing.T) {
 			}
 			if !reflect.DeepEqual(again.Interface(), v) {
 				t.Errorf("read again it is %+v", again.Elem())
+			}
+		})
+	}
+}
+
+// What has got an optional field without a new SchemaVersion is written, and read again, as before where that is not set.
+func TestGolden_WithoutLaterFields(t *testing.T) {
+	for name, want := range map[string]any{
+		"worker": &Worker{Schema: 2, ID: "w1", Group: "default", Host: "host-1", Version: "1.2.3", Places: 3, MemoryBytes: 4 << 30, MilliCPUs: 2000,
+			Busy: 1, Containers: 2, Draining: true, NotReady: "The disk is full.", Unfiltered: "It may not.", StartedAt: moment, SeenAt: moment},
+		"dead_letter": &DeadLetter{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
+			Reason: ReasonWorkerLost, Message: "It was lost.", Attempts: 2, Worker: "w1",
+			Parameter: Blob{Size: 3, Inline: []byte{0, 0xff, '\n'}, Object: "out.id.1", Truncated: true, Dropped: 12}, Raw: []byte{0, 0xff}, At: moment},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, err := json.MarshalIndent(want, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name, append(text, '\n'))
+			got := reflect.New(reflect.TypeOf(want).Elem())
+			if err := json.Unmarshal(text, got.Interface()); err != nil || !reflect.DeepEqual(got.Interface(), want) {
+				t.Errorf("read again it is %+v, %v", got.Elem(), err)
 			}
 		})
 	}

@@ -376,6 +376,13 @@ type EndEvent struct {
 	State        State  `json:"state"`
 }
 
+// Engine A worker's Docker Engine; absent until it was asked, and from older workers.
+type Engine struct {
+	// Advice What should be otherwise, as codes, some with `=` and a detail behind: `no_live_restore`, `storage_driver=vfs`. `faena doctor` has the words. There may be new ones at any time.
+	Advice  []string `json:"advice,omitempty"`
+	Version string   `json:"version"`
+}
+
 // FieldError defines model for FieldError.
 type FieldError struct {
 	// Field Path of the field, for example `env.PATH`.
@@ -822,11 +829,12 @@ type Worker struct {
 	Busy int `json:"busy"`
 
 	// Containers In its pool, idle and starting ones included.
-	Containers int    `json:"containers"`
-	Draining   bool   `json:"draining"`
-	Group      string `json:"group"`
-	Host       string `json:"host"`
-	ID         string `json:"id"`
+	Containers int     `json:"containers"`
+	Draining   bool    `json:"draining"`
+	Engine     *Engine `json:"engine,omitempty"`
+	Group      string  `json:"group"`
+	Host       string  `json:"host"`
+	ID         string  `json:"id"`
 
 	// MemoryBytes That containers may use together.
 	MemoryBytes int64 `json:"memory_bytes"`

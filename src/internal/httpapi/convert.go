@@ -98,9 +98,13 @@ func showUser(u faena.User) User {
 }
 
 func showWorker(w faena.Worker) Worker {
+	var engine *Engine
+	if w.Engine != nil {
+		engine = &Engine{Version: w.Engine.Version, Advice: w.Engine.Advice}
+	}
 	return Worker{ID: w.ID, Group: w.Group, Host: w.Host, Version: w.Version, Places: w.Places, MemoryBytes: w.MemoryBytes,
 		MilliCpus: w.MilliCPUs, Busy: w.Busy, Containers: w.Containers, Ready: w.NotReady == "" && !w.Draining, NotReady: w.NotReady, Unfiltered: w.Unfiltered,
-		Draining: w.Draining, StartedAt: w.StartedAt, SeenAt: w.SeenAt}
+		Draining: w.Draining, Engine: engine, StartedAt: w.StartedAt, SeenAt: w.SeenAt}
 }
 
 func showGroup(g faena.GroupState) Group {

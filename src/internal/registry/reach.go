@@ -76,6 +76,9 @@ func (r *Rules) allows(host string) error {
 	return fmt.Errorf("registry %s is %w: images come from %s", host, errRefused, strings.Join(r.Registries, ", "))
 }
 
+// AllowsHub reports whether images may come from Docker Hub.
+func (r *Rules) AllowsHub() bool { return r.allows(dockerHub) == nil }
+
 // special are the addresses that netip does not already call private, loopback, link-local or multicast, and that lead
 // into a network all the same (RFC 6890).
 var special = []netip.Prefix{

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 
 	"faena.dev/faena/internal/buildinfo"
 	"faena.dev/faena/internal/config"
 	"faena.dev/faena/internal/dockerengine"
+	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/natsbus"
 	"faena.dev/faena/internal/registry"
 	"faena.dev/faena/internal/seal"
@@ -80,6 +82,7 @@ func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
 	w.Worker, err = worker.New(worker.Options{
 		ID: o.Pool.ID, Group: o.Pool.Group, Host: host, Version: buildinfo.Read().Version,
 		StateDir: o.DataDir, InitPath: o.Engine.InitPath, Network: o.Engine.Network, CheckNetwork: w.guard.check, Unfiltered: w.guard.unfiltered,
+		Advise:   w.advise(o),
 		Capacity: worker.Capacity{Places: o.Pool.Places, MemoryBytes: int64(o.Pool.Memory), MilliCPUs: int64(o.Pool.CPUs * 1000), Containers: o.Pool.Containers},
 		IdleTTL:  o.Pool.IdleTTL, Starts: o.Pool.Starts, Capabilities: o.Pool.Capabilities,
 		Disk: worker.DiskOptions{Path: cmp.Or(o.Pool.DiskPath, about.RootDir), MinFreeBytes: int64(o.Pool.DiskMinFree),
@@ -92,6 +95,18 @@ func NewWorker(ctx context.Context, o WorkerOptions) (_ *Worker, err error) {
 	}
 	o.Metrics.Pool(func() telemetry.PoolStats { return telemetry.PoolStats(w.Stats()) })
 	return w, nil
+}
+
+// advise asks the engine about its settings. Where Docker Hub is no registry that images may come from, it needs no mirror.
+func (w *Worker) advise(o WorkerOptions) func(context.Context, int) (faena.Engine, error) {
+	hub := o.Registries.AllowsHub()
+	return func(ctx context.Context, containers int) (faena.Engine, error) {
+		said, err := w.engine.Advise(ctx, w.guard.join(), containers)
+		if !hub {
+			said.Advice = slices.DeleteFunc(said.Advice, func(code string) bool { return code == faena.AdviceNoMirror })
+		}
+		return said, err
+	}
 }
 
 // checkInit returns a settingError where FAENA_INIT_PATH names no program.

@@ -10,7 +10,7 @@
 // before it is settled (deadletters.go), and what is held stands in a file for this worker's next life (journal.go, ADR 14).
 //
 // Beside it, one loop each: progress (confirms and re-reads what is held, fences what cannot be confirmed),
-// health (engine and disk: not ready means that nothing is claimed), heartbeat, the pool's housekeeping, the sweep
+// health (engine and disk: not ready means that nothing is claimed), heartbeat, advice (what the engine's settings lack), the pool's housekeeping, the sweep
 // of orphans, the removal of images.
 //
 // The way of a container (pool.go):

@@ -6,7 +6,7 @@ import (
 )
 
 // Every is how often a worker of a test looks at things. What is 0 stays as it is.
-type Every struct{ Tick, Progress, Fence, Heartbeat, Ping, Sweep, Launch, Unread, Bury, Stall time.Duration }
+type Every struct{ Tick, Progress, Fence, Heartbeat, Ping, Sweep, Launch, Unread, Bury, Stall, Advice time.Duration }
 
 // Quicken shortens the periods of a worker that does not run yet.
 func (w *Worker) Quicken(e Every) {
@@ -15,7 +15,7 @@ func (w *Worker) Quicken(e Every) {
 		new time.Duration
 	}{{&w.every.progressTick, e.Tick}, {&w.every.progress, e.Progress}, {&w.every.fence, e.Fence}, {&w.every.heartbeat, e.Heartbeat},
 		{&w.every.ping, e.Ping}, {&w.every.sweep, e.Sweep}, {&w.every.launch, e.Launch},
-		{&w.every.unread, e.Unread}, {&w.every.bury, e.Bury}, {&w.every.stall, e.Stall}} {
+		{&w.every.unread, e.Unread}, {&w.every.bury, e.Bury}, {&w.every.stall, e.Stall}, {&w.every.advice, e.Advice}} {
 		if p.new != 0 {
 			*p.to = p.new
 		}

@@ -160,7 +160,7 @@ func (w *Worker) unwell(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	if err := w.o.Engine.Ping(ctx); err != nil {
-		return fmt.Sprintf("The container engine does not answer: %v", err)
+		return fmt.Sprintf("The container engine does not answer: %v. On its host systemctl status docker says more.", err)
 	}
 	if err := w.o.CheckNetwork(ctx); err != nil {
 		return fmt.Sprintf("The network of the containers is not as it must be: %v", err)
@@ -173,7 +173,7 @@ func (w *Worker) unwell(ctx context.Context) string {
 		return fmt.Sprintf("The disk cannot be looked at: %v", err)
 	}
 	if free < w.o.Disk.MinFreeBytes {
-		return fmt.Sprintf("The disk has %d MiB free, %d MiB are kept for what already runs.", free>>20, w.o.Disk.MinFreeBytes>>20)
+		return fmt.Sprintf("The disk has %d MiB free, %d MiB are kept for what already runs (FAENA_DISK_MIN_FREE). docker system df shows what takes the room.", free>>20, w.o.Disk.MinFreeBytes>>20)
 	}
 	return ""
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"faena.dev/faena/internal/clock"
@@ -42,11 +43,59 @@ func (w *Worker) Describe() faena.Worker {
 	d := faena.Worker{Schema: faena.SchemaVersion, ID: w.o.ID, Group: w.o.Group, Host: w.o.Host, Version: w.o.Version,
 		Places: w.o.Capacity.Places, MemoryBytes: w.o.Capacity.MemoryBytes, MilliCPUs: w.o.Capacity.MilliCPUs,
 		Busy: int(w.busy.Load()), Containers: s.Starting + s.Idle + s.Busy, NotReady: w.gate.notReady(), Unfiltered: w.o.Unfiltered,
-		StartedAt: w.started, SeenAt: clock.Now(), Draining: w.gate.drains()}
+		StartedAt: w.started, SeenAt: clock.Now(), Draining: w.gate.drains(), Engine: w.advice()}
 	select {
 	case <-w.draining:
 		d.Draining = true
 	default:
+	}
+	return d
+}
+
+// advises asks the engine about its settings, which may change while this worker runs: at the start, and then each minute.
+func (w *Worker) advises(ctx context.Context) {
+	if w.o.Advise == nil {
+		return
+	}
+	t := time.NewTicker(w.every.advice)
+	defer t.Stop()
+	for {
+		w.askAdvice(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// askAdvice has the next heartbeat, which is at once where something has changed, say what the engine says. An engine that does not
+// answer makes the worker not ready, which is told elsewhere; until it does, what it said last stands.
+func (w *Worker) askAdvice(ctx context.Context) {
+	now, err := w.o.Advise(ctx, w.o.Capacity.Containers)
+	if err != nil {
+		w.log.Debug("the engine was not asked about its settings", "error", err)
+		return
+	}
+	before := w.engine.Swap(&now)
+	if before != nil && before.Version == now.Version && slices.Equal(before.Advice, now.Advice) {
+		return
+	}
+	select {
+	case w.news <- struct{}{}:
+	default: // one is due already
+	}
+}
+
+// advice is what the engine has said, and that images must be removed for want of room; nil before it was asked.
+func (w *Worker) advice() *faena.Engine {
+	said := w.engine.Load()
+	if said == nil {
+		return nil
+	}
+	d := &faena.Engine{Version: said.Version, Advice: said.Advice[:min(len(said.Advice), faena.MaxAdvice-1)]}
+	if free, total, err := w.o.Disk.Usage(); err == nil && total > 0 && w.o.Disk.full(w.o.Disk.High) {
+		d.Advice = append(slices.Clone(d.Advice), fmt.Sprintf("%s=%d", faena.AdviceDiskHigh, (total-free)*100/total))
 	}
 	return d
 }

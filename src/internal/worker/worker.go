@@ -31,6 +31,8 @@ type Options struct {
 	// Unfiltered is why functions reach whatever this host reaches; "" where packet rules keep them from it. It stands in the heartbeat
 	// and in the record of every activation.
 	Unfiltered string
+	// Advise tells of the engine and its settings, for the heartbeat; containers is how many this worker may have. Default: nothing is said.
+	Advise func(ctx context.Context, containers int) (faena.Engine, error)
 
 	Capacity     Capacity
 	IdleTTL      time.Duration // of an idle container; default 10 min
@@ -89,6 +91,7 @@ func (o Options) withDefaults() (Options, error) {
 type periods struct {
 	progressTick, progress, fence  time.Duration
 	heartbeat, ping, sweep, images time.Duration
+	advice                         time.Duration
 	pool                           time.Duration
 	launch                         time.Duration // that making a container may take
 	unread                         time.Duration // that what another version has written stays away
@@ -99,7 +102,7 @@ type periods struct {
 func defaultPeriods() periods {
 	return periods{
 		progressTick: time.Second, progress: faena.ProgressEvery, fence: faena.FenceAfter,
-		heartbeat: faena.HeartbeatTTL / 3, ping: 2 * time.Second, sweep: time.Minute, images: time.Minute,
+		heartbeat: faena.HeartbeatTTL / 3, ping: 2 * time.Second, sweep: time.Minute, images: time.Minute, advice: time.Minute,
 		pool: time.Second, launch: launchTimeout, unread: 10 * time.Second, bury: buryFor, stall: faena.AckWait - faena.FenceAfter,
 	}
 }
@@ -122,10 +125,11 @@ type Worker struct {
 	owner    *owner
 	started  time.Time
 	busy     atomic.Int64
-	swept    chan struct{} // closed after the first sweep
-	journal  *journal      // nil where it cannot be written
-	left     []heldMessage // what an earlier life of this worker held
-	news     chan struct{} // holds one when a heartbeat is due at once
+	swept    chan struct{}                // closed after the first sweep
+	journal  *journal                     // nil where it cannot be written
+	left     []heldMessage                // what an earlier life of this worker held
+	news     chan struct{}                // holds one when a heartbeat is due at once
+	engine   atomic.Pointer[faena.Engine] // what it has said of itself last; nil before
 
 	drainOnce sync.Once
 	draining  chan struct{} // closed: nothing is claimed any more
@@ -256,7 +260,7 @@ func (w *Worker) startServices(ctx context.Context) (*sync.WaitGroup, context.Ca
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	for _, loop := range []func(context.Context){
-		w.progress.loop, w.heartbeats, w.sweeps, w.collects, w.health,
+		w.progress.loop, w.heartbeats, w.sweeps, w.collects, w.health, w.advises,
 		func(ctx context.Context) { w.pool.loop(ctx, w.every.pool) },
 	} {
 		wg.Go(func() { loop(ctx) })
