@@ -95,8 +95,8 @@ func TestDoctor_Troubles(t *testing.T) {
 		{"an engine without limits", func() {
 			c.workers[0].Engine = &faena.Engine{Version: "28.5.2", Advice: []string{faena.AdviceNoMirror, faena.AdviceNoPIDsLimit}}
 			c.workers[2].Engine = &faena.Engine{Version: "20.10.24", Advice: []string{faena.AdviceNoPIDsLimit, faena.AdviceFewAddresses + "=13"}}
-		}, []string{"docker engine BAD w1, w3: the kernel limits no container's processes, ", "docker engine BAD w3: the network of functions has addresses for 13 containers, ",
-			"docker engine advice w1: every worker pulls from Docker Hub itself, ", "docker engine BAD "}},
+		}, []string{"docker engines BAD w1, w3: the kernel limits no container's processes, ", "docker engines BAD w3: the network of functions has addresses for 13 containers, ",
+			"docker engines advice w1: every worker pulls from Docker Hub itself, ", "docker engines BAD "}},
 		{"a worker that is not ready", func() { c.workers[1].NotReady = "The disk has 3 MiB free." }, []string{"worker w2 BAD The disk has 3 MiB free."}},
 		{"packets that are not filtered", func() { c.workers[1].Unfiltered = "it may not" },
 			[]string{"packets of w2 BAD functions reach its host and whatever it reaches: it may not. Mend that ", "take FAENA_ALLOW_UNFILTERED away"}},

@@ -98,10 +98,10 @@ func (d *doctor) advise(code string, workers []string) {
 	}
 	text := named(workers) + ": " + w.text
 	if w.bad {
-		d.note("docker engine", "", errors.New(text))
+		d.note("docker engines", "", errors.New(text))
 		return
 	}
-	d.findings = append(d.findings, finding{Check: "docker engine", OK: true, Advice: true, Detail: text})
+	d.findings = append(d.findings, finding{Check: "docker engines", OK: true, Advice: true, Detail: text})
 }
 
 func adviceName(code string) string {

@@ -40,10 +40,10 @@ func TestDoctor_Advice(t *testing.T) {
 	found, code := a.examined()
 	for _, want := range []string{
 		"docker engines ok of 7 workers, version 20.10.24 and 28.5.2\n",
-		`docker engine advice x3, x4, x5, x6 and 1 more: whatever restarts the engine, an upgrade of it too, kills the functions that run: "live-restore": true in /etc/docker/daemon.json, `,
-		`docker engine advice w1: the engine's storage driver is v?fs; `,
-		"docker engine advice w1: 91 % of the disk is in use, ",
-		`docker engine advice w1: a newer worker says "of_the_future=\x1b", which this faena has no words for: upgrade it`,
+		`docker engines advice x3, x4, x5, x6 and 1 more: whatever restarts the engine, an upgrade of it too, kills the functions that run: "live-restore": true in /etc/docker/daemon.json, `,
+		`docker engines advice w1: the engine's storage driver is v?fs; `,
+		"docker engines advice w1: 91 % of the disk is in use, ",
+		`docker engines advice w1: a newer worker says "of_the_future=\x1b", which this faena has no words for: upgrade it`,
 	} {
 		if !strings.Contains(found, "\n"+want) {
 			t.Errorf("there is no %q:\n%s", want, found)
