@@ -56,9 +56,9 @@ func TestGolden(t *testing.T) {
 		"worker_engine": &Worker{Schema: 2, ID: "w1", Group: "default", Host: "host-1", Version: "1.2.3", Places: 3, MemoryBytes: 4 << 30, MilliCPUs: 2000,
 			Busy: 1, Containers: 2, Draining: true, NotReady: "The disk is full.", Unfiltered: "It may not.", StartedAt: moment, SeenAt: moment,
 			Engine: &Engine{Version: "28.5.2", Advice: []string{AdviceNoLiveRestore, AdviceStorageDriver + "=vfs"}}},
-		"dead_letter_redriven": &DeadLetter{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
-			Reason: ReasonWorkerLost, Message: "It was lost.", Attempts: 2, Worker: "w1", Parameter: blob, Raw: []byte{0, 0xff},
-			Redriven: "01956a3e-0f5b-7cc1-8a2b-0123456789aa", At: moment},
+		"dead_letter": &DeadLetter{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
+			Reason: ReasonWorkerLost, Message: "It was lost.", Attempts: 2, Worker: "w1", Parameter: blob, Raw: []byte{0, 0xff}, At: moment,
+			Redriven: "01956a3e-0f5b-7cc1-8a2b-0123456789ac"},
 		"idempotency_claim": &IdempotencyClaim{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", Group: "default", Function: "resize",
 			ParameterSHA256: "e3b0", ClaimedAt: moment},
 		"group": &Group{Schema: 2, Name: "gpu", Nkey: "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4", Recipient: "age1x",
@@ -89,9 +89,6 @@ func TestGolden_WithoutLaterFields(t *testing.T) {
 	for name, want := range map[string]any{
 		"worker": &Worker{Schema: 2, ID: "w1", Group: "default", Host: "host-1", Version: "1.2.3", Places: 3, MemoryBytes: 4 << 30, MilliCPUs: 2000,
 			Busy: 1, Containers: 2, Draining: true, NotReady: "The disk is full.", Unfiltered: "It may not.", StartedAt: moment, SeenAt: moment},
-		"dead_letter": &DeadLetter{Schema: 2, ID: "01956a3e-0f5b-7cc1-8a2b-0123456789ab", User: "jorgeSD", Group: "default", Function: "resize", Revision: 3,
-			Reason: ReasonWorkerLost, Message: "It was lost.", Attempts: 2, Worker: "w1",
-			Parameter: Blob{Size: 3, Inline: []byte{0, 0xff, '\n'}, Object: "out.id.1", Truncated: true, Dropped: 12}, Raw: []byte{0, 0xff}, At: moment},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text, err := json.MarshalIndent(want, "", "  ")

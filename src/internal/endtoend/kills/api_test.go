@@ -30,7 +30,7 @@ type apiCase struct {
 }
 
 var apiCases = []apiCase{
-	{point: "api/record-created", call: call{function: plain, async: true, mayLose: true, unstarted: true}, late: true},
+	{point: "api/record-created", call: call{function: plain, async: true}, late: true}, // its client comes again with the key
 	{point: "api/key-claimed", call: call{function: plain}, late: true},
 	{point: "bus/chunks-stored", call: call{function: plain, async: true, size: large}, late: true},
 	{point: "api/parameter-stored", call: call{function: twice, size: large}, late: true},

@@ -137,7 +137,7 @@ func (x *table) runsOnce(t testing.TB, c *call) {
 		if err == nil && installation.Terminal(a.State) {
 			t.Fatalf("%s has ended: %+v", c.name, a)
 		}
-		return errors.Join(fmt.Errorf("it is %s", a.State), err)
+		return errors.Join(fmt.Errorf("it is %+v", a), err)
 	})
 }
 
