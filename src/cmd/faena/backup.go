@@ -51,7 +51,7 @@ Keep what opens the backup on another host: without it nothing can be restored.`
 	}
 	_, at := config.APIPaths(a.environ)
 	cmd.Flags().StringArrayVar(&recipients, "recipient", nil, "a public key, age1…, that can open it; may be repeated")
-	cmd.Flags().StringVar(&passphrase, "passphrase-file", "", "a file with the passphrase that opens it")
+	cmd.Flags().StringVar(&passphrase, "passphrase-file", "", "the `FILE` with the passphrase that opens it")
 	cmd.Flags().StringVar(&socket, "socket", at, "the admin socket of faena-api")
 	return cmd
 }
@@ -96,7 +96,7 @@ All of the backup is checked before anything is changed. What had not ended when
 		},
 	}
 	cmd.Flags().StringVar(&identity, "identity", "", "a file with the private key that opens it, as age-keygen writes it")
-	cmd.Flags().StringVar(&passphrase, "passphrase-file", "", "a file with the passphrase that opens it")
+	cmd.Flags().StringVar(&passphrase, "passphrase-file", "", "the `FILE` with the passphrase that opens it")
 	cmd.Flags().BoolVar(&resume, "resume", false, "let go on what had not ended, though it may run twice")
 	return cmd
 }
