@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -67,7 +68,7 @@ func newActivation(ctx context.Context, group string, d Delivery, e *entry, now 
 	} else if !faena.ValidActivationID(a.id) {
 		a.id = "" // it has none
 	}
-	a.confirmedAt.Store(int64(sinceBoot()))
+	a.confirmedAt.Store(int64(clock.SinceBoot()))
 	a.ctx, a.stop = context.WithCancelCause(ctx)
 	return a
 }
@@ -112,7 +113,7 @@ func (a *activation) ended() {
 // unconfirmed is how long ago the last successful confirmation left, or the delivery came, the time counted in which the host was
 // suspended: AckWait goes on then.
 func (a *activation) unconfirmed() time.Duration {
-	return sinceBoot() - time.Duration(a.confirmedAt.Load())
+	return clock.SinceBoot() - time.Duration(a.confirmedAt.Load())
 }
 
 // lapsed reports whether somebody else may have been given the message meanwhile. It stays so: a confirmation from then on would

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/failpoint"
 )
@@ -351,7 +352,7 @@ const (
 
 // leftOf says what is left to do of a message that an earlier life of this worker held; rec is nil where its record is absent.
 func (w *Worker) leftOf(rec *faena.Record, m heldMessage) remainder {
-	switch age := sinceBoot() - m.confirmed; {
+	switch age := clock.SinceBoot() - m.confirmed; {
 	case age < 0 || age > handBackWithin:
 		return nothing
 	case rec == nil || rec.State.Terminal() || rec.Backlogged:

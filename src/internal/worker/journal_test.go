@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -42,7 +43,7 @@ func reopened(t *testing.T, dir string, places int) (*journal, []heldMessage) {
 	}
 	j.begin()
 	for i := range held {
-		if age := sinceBoot() - held[i].confirmed; age < 0 || age > time.Minute {
+		if age := clock.SinceBoot() - held[i].confirmed; age < 0 || age > time.Minute {
 			t.Errorf("%s was confirmed %v ago", held[i].id, age)
 		}
 		held[i].confirmed, held[i].at = 0, 0
@@ -64,24 +65,24 @@ func TestJournal(t *testing.T) {
 	first, second := delivered("ana", "short", 1), delivered(strings.Repeat("u", 63), ack, 1<<63)
 	e := []*entry{j.entry(0), j.entry(1), j.entry(2), j.entry(3), j.entry(4)}
 	old := delivered("before", ack, 7)
-	e[0].hold(&old, sinceBoot())
-	e[0].hold(&first, sinceBoot()) // in its place
-	e[1].hold(&second, sinceBoot())
-	e[1].confirmed(second.Sequence, sinceBoot())
-	e[2].hold(&old, sinceBoot())
+	e[0].hold(&old, clock.SinceBoot())
+	e[0].hold(&first, clock.SinceBoot()) // in its place
+	e[1].hold(&second, clock.SinceBoot())
+	e[1].confirmed(second.Sequence, clock.SinceBoot())
+	e[2].hold(&old, clock.SinceBoot())
 	e[2].clear()
-	e[2].confirmed(old.Sequence, sinceBoot()) // late
-	e[3].hold(&old, sinceBoot())
+	e[2].confirmed(old.Sequence, clock.SinceBoot()) // late
+	e[3].hold(&old, clock.SinceBoot())
 	long := delivered("ana", strings.Repeat("x", entryBytes), 3)
-	e[3].hold(&long, sinceBoot()) // does not fit
-	e[4].hold(&old, sinceBoot())
-	e[4].hold(&Delivery{Acker: receipt("nameless"), User: "ana"}, sinceBoot())
+	e[3].hold(&long, clock.SinceBoot()) // does not fit
+	e[4].hold(&old, clock.SinceBoot())
+	e[4].hold(&Delivery{Acker: receipt("nameless"), User: "ana"}, clock.SinceBoot())
 	want := []heldMessage{heldOf(first), heldOf(second)}
 	j, held = reopened(t, dir, 1)
 	if !reflect.DeepEqual(held, want) {
 		t.Errorf("it holds %v, want %v", held, want)
 	}
-	j.entry(0).hold(&second, sinceBoot())
+	j.entry(0).hold(&second, clock.SinceBoot())
 	if _, held = reopened(t, dir, 8); !reflect.DeepEqual(held, want[1:]) {
 		t.Errorf("with fewer places it holds %v, want %v", held, want[1:])
 	}
@@ -104,8 +105,8 @@ func TestJournal_Damaged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			j, _ := reopened(t, dir, 2)
-			j.entry(0).hold(&d, sinceBoot())
-			j.entry(1).hold(&next, sinceBoot())
+			j.entry(0).hold(&d, clock.SinceBoot())
+			j.entry(1).hold(&next, clock.SinceBoot())
 			path := filepath.Join(dir, "held")
 			b, err := os.ReadFile(path)
 			if err == nil {
@@ -123,7 +124,7 @@ func TestJournal_Damaged(t *testing.T) {
 		dir := t.TempDir()
 		j, _ := reopened(t, dir, 2)
 		j.boot++
-		j.entry(0).hold(&d, sinceBoot())
+		j.entry(0).hold(&d, clock.SinceBoot())
 		if _, held := reopened(t, dir, 2); len(held) != 0 {
 			t.Errorf("it holds %v", held)
 		}
@@ -131,8 +132,8 @@ func TestJournal_Damaged(t *testing.T) {
 	t.Run("cut off", func(t *testing.T) {
 		dir := t.TempDir()
 		j, _ := reopened(t, dir, 2)
-		j.entry(0).hold(&d, sinceBoot())
-		j.entry(1).hold(&next, sinceBoot())
+		j.entry(0).hold(&d, clock.SinceBoot())
+		j.entry(1).hold(&next, clock.SinceBoot())
 		if err := os.Truncate(filepath.Join(dir, "held"), entryBytes+30); err != nil {
 			t.Fatal(err)
 		}
@@ -147,8 +148,8 @@ func TestJournal_Damaged(t *testing.T) {
 		}
 		j, held := openJournal(dir, 2, slog.New(slog.DiscardHandler))
 		e := j.entry(0)
-		e.hold(&d, sinceBoot()) // goes on without
-		e.confirmed(d.Sequence, sinceBoot())
+		e.hold(&d, clock.SinceBoot()) // goes on without
+		e.confirmed(d.Sequence, clock.SinceBoot())
 		e.clear()
 		j.close()
 		if j != nil || held != nil {
@@ -163,11 +164,11 @@ func TestJournal_spareEntry(t *testing.T) {
 	j, _ := reopened(t, dir, 1)
 	placed, waits, next := delivered("ana", ack, 5), delivered("bob", "waits", 6), delivered("ana", "next", 7)
 	place, spare := j.entry(0), j.spareEntry()
-	place.hold(&waits, sinceBoot()-3*time.Second)
-	spare.hold(&waits, sinceBoot()-2*time.Second) // it is on its way from one to the other
+	place.hold(&waits, clock.SinceBoot()-3*time.Second)
+	spare.hold(&waits, clock.SinceBoot()-2*time.Second) // it is on its way from one to the other
 	late := waits
 	late.Acker = receipt("a copy")
-	j.spareEntry().hold(&late, sinceBoot()-time.Second)
+	j.spareEntry().hold(&late, clock.SinceBoot()-time.Second)
 	if _, held := openJournal(dir, 1, slog.New(slog.DiscardHandler)); len(held) != 1 || held[0].receipt != "a copy" {
 		t.Errorf("what stands there more than once is %v", held)
 	}
@@ -177,19 +178,19 @@ func TestJournal_spareEntry(t *testing.T) {
 	}
 
 	place, spare = j.entry(0), j.spareEntry()
-	spare.hold(&waits, sinceBoot())
-	place.hold(&placed, sinceBoot()-time.Hour)
-	place.confirmed(waits.Sequence, sinceBoot()) // late: it has left the place
+	spare.hold(&waits, clock.SinceBoot())
+	place.hold(&placed, clock.SinceBoot()-time.Hour)
+	place.confirmed(waits.Sequence, clock.SinceBoot()) // late: it has left the place
 	spare.clear()
 	again := j.spareEntry()
 	if again.at != spare.at {
 		t.Errorf("an entry that is free is not used again: %d, %d", spare.at, again.at)
 	}
-	again.hold(&next, sinceBoot())
+	again.hold(&next, clock.SinceBoot())
 	spare.clear()
 	spare.confirmed(waits.Sequence, 0)
 	_, held = openJournal(dir, 1, slog.New(slog.DiscardHandler))
-	if len(held) != 2 || held[0].id != placed.ID || sinceBoot()-held[0].confirmed < time.Hour || held[1].id != next.ID || sinceBoot()-held[1].confirmed > time.Minute {
+	if len(held) != 2 || held[0].id != placed.ID || clock.SinceBoot()-held[0].confirmed < time.Hour || held[1].id != next.ID || clock.SinceBoot()-held[1].confirmed > time.Minute {
 		t.Errorf("it holds %+v", held)
 	}
 	n := 2
@@ -228,7 +229,7 @@ func TestWorker_leftOf(t *testing.T) {
 		"ended":                        {with(running, func(r *faena.Record) { r.State = faena.StateFailed }), 0, itsEnd},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := w.leftOf(c.rec, heldMessage{sequence: 7, confirmed: sinceBoot() - c.age}); got != c.want {
+			if got := w.leftOf(c.rec, heldMessage{sequence: 7, confirmed: clock.SinceBoot() - c.age}); got != c.want {
 				t.Errorf("got %v", got)
 			}
 		})
@@ -245,7 +246,7 @@ func BenchmarkEntry(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				e.hold(&d, sinceBoot())
+				e.hold(&d, clock.SinceBoot())
 			}
 		})
 	}
@@ -260,7 +261,7 @@ func TestWorker_handle_Doubtful(t *testing.T) {
 	w := &Worker{o: Options{Observer: noObserver{}}, log: slog.New(slog.NewTextHandler(t.Output(), nil)), every: defaultPeriods(),
 		held: holds{byID: map[string]*activation{d.ID: {id: d.ID}}}}
 	w.progress = &progress{w: w}
-	w.progress.vigil.last.Store(int64(sinceBoot() - w.every.stall))
+	w.progress.vigil.last.Store(int64(clock.SinceBoot() - w.every.stall))
 	w.handle(t.Context(), t.Context(), j.entry(0), d)
 	if _, held := reopened(t, dir, 1); len(held) != 0 {
 		t.Errorf("it holds %v", held)

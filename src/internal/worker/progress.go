@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/failpoint"
 )
@@ -34,7 +35,7 @@ func (p *progress) loop(ctx context.Context) {
 			return
 		case <-t.C:
 			p.w.o.Pulse.Beat("progress")
-			at := sinceBoot()
+			at := clock.SinceBoot()
 			p.vigil.look(at, p.w.every.stall)
 			p.w.gate.doubt(p.vigil.doubtful(at, p.w.every.stall))
 			p.w.held.each(func(a *activation) { p.look(ctx, a) })
@@ -84,7 +85,7 @@ func (p *progress) check(ctx context.Context, a *activation, confirm bool) {
 }
 
 func (p *progress) confirm(ctx context.Context, a *activation, confirm bool) {
-	left := sinceBoot()
+	left := clock.SinceBoot()
 	if a.lapsed(p.w.every.fence) { // since it was looked at: this process, or its host, has stood still
 		return
 	}

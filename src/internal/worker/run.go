@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 	"faena.dev/faena/internal/failpoint"
 	"faena.dev/faena/internal/sandbox"
@@ -29,7 +30,7 @@ func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 	a := newActivation(running, w.o.Group, d, e, time.Now())
 	defer a.stop(nil)
 	// Before it is noted, and before any answer: nobody knows who holds it now.
-	if w.progress.vigil.doubtful(sinceBoot(), w.every.stall) {
+	if w.progress.vigil.doubtful(clock.SinceBoot(), w.every.stall) {
 		a.fenced.Store(true)
 		w.setAside(a, errFenced)
 		return

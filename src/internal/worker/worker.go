@@ -176,7 +176,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer stopClaiming(nil)
 
 	w.progress = &progress{w: w, tick: w.every.progressTick}
-	w.progress.vigil.last.Store(int64(sinceBoot()))
+	w.progress.vigil.last.Store(int64(clock.SinceBoot()))
 	w.pool.open(base)
 	stopSignals, err := w.listen(base)
 	if err != nil {
