@@ -167,30 +167,29 @@ func (w *Worker) read(ctx context.Context, a *activation) (*faena.Record, uint64
 // claim makes the record running, of this worker. It returns proceed when it is ours to run; otherwise what to do with
 // it now, with the record as it was found changed.
 func (w *Worker) claim(ctx context.Context, a *activation, rec *faena.Record, rev uint64) (verdict, *faena.Record, uint64, error) {
-	for pause := firstPause; ; pause = next(pause) {
+	mine, err := w.asOurs(a, rec)
+	for pause := firstPause; err == nil; pause = next(pause) {
 		if a.lapsed(w.every.fence) { // whoever was given it since would take this worker for a lost one
 			return drop, nil, 0, errFenced
 		}
-		mine := *rec
-		if err := w.take(a, &mine); err != nil {
-			return drop, nil, 0, err
-		}
-		newRev, err := w.update(ctx, &mine, rev)
-		if err == nil {
+		newRev, updateErr := w.update(ctx, mine, rev)
+		if updateErr == nil {
 			failpoint.Hit("worker/record-running")
-			a.claimed(&mine, newRev)
-			return proceed, &mine, newRev, nil
+			a.claimed(mine, newRev)
+			return proceed, mine, newRev, nil
 		}
-		if !errors.Is(err, faena.ErrStale) && !sleep(ctx, pause) {
-			return drop, nil, 0, err
+		if !errors.Is(updateErr, faena.ErrStale) && !sleep(ctx, pause) {
+			return drop, nil, 0, updateErr
 		}
-		found, foundRev, err := w.read(ctx, a)
-		if err != nil {
-			return drop, nil, 0, err
-		}
-		if found != nil && found.HeldBy(w.o.ID, mine.Attempt) && found.Sequence == a.delivery.Sequence {
-			a.claimed(found, foundRev) // the answer was lost, the write was not
+		found, foundRev, readErr := w.read(ctx, a)
+		switch {
+		case readErr != nil:
+			return drop, nil, 0, readErr
+		case sameClaim(found, mine): // the answer was lost, the write was not
+			a.claimed(found, foundRev)
 			return proceed, found, foundRev, nil
+		case found != nil && foundRev == rev: // the same is written again: either may be stored
+			continue
 		}
 		switch v := w.judgeAgain(a, rec, found); {
 		case a.lapsed(w.every.fence):
@@ -200,17 +199,37 @@ func (w *Worker) claim(ctx context.Context, a *activation, rec *faena.Record, re
 		case v != proceed:
 			return v, found, foundRev, nil
 		}
+		if found.State == faena.StateRunning {
+			a.takesOver(found)
+		}
 		rec, rev = found, foundRev
+		mine, err = w.asOurs(a, rec)
 	}
+	return drop, nil, 0, err
 }
 
-// judgeAgain decides by a record that was re-read since the delivery was judged by what seen says.
+// sameClaim reports whether found is what mine was stored as. An earlier life of this worker has the same name, and may have claimed
+// the same attempt of the same message, but at another time.
+func sameClaim(found, mine *faena.Record) bool {
+	return found != nil && found.HeldBy(mine.Worker, mine.Attempt) && found.Sequence == mine.Sequence &&
+		found.StartedAt != nil && found.StartedAt.Equal(*mine.StartedAt)
+}
+
+// judgeAgain decides by a record that was re-read since the delivery was judged by what seen says. One that names this worker is of an
+// earlier life of it, or was given up: nobody is at it any more. A first delivery may find that, where the server has lost what it had
+// delivered: it writes that down later than it does it.
 func (w *Worker) judgeAgain(a *activation, seen, found *faena.Record) verdict {
 	v := w.judge(a, found)
-	if v != drop && !asSeen(seen)(found) {
+	if v != drop && !asSeen(seen)(found) && found.Worker != w.o.ID {
 		return leave
 	}
 	return v
+}
+
+// asOurs is a record that is queued, or whose worker is lost, as this worker's.
+func (w *Worker) asOurs(a *activation, r *faena.Record) (*faena.Record, error) {
+	mine := *r
+	return &mine, w.take(a, &mine)
 }
 
 // take makes a record this worker's that is queued, or whose worker is lost.
