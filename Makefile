@@ -145,10 +145,10 @@ apt-repo: deb ## make dist/apt, a repository that apt installs from (APT_KEY=…
 	@packaging/repository.sh $(DIST)/apt
 
 .PHONY: release
-release: apt-repo ## everything of a release, in dist/: packages, lists of their parts, changelog, offline bundle, checksums
+release: apt-repo ## everything of a release, in dist/: packages, lists of their parts, changelog, offline bundles, checksums
 	@rm -f $(DIST)/*.tar $(DIST)/CHANGELOG.md $(DIST)/SHA256SUMS
 	@packaging/changelog.sh markdown '$(VERSION)' "$$(date -ud @$(SOURCE_DATE_EPOCH) +%F)" >$(DIST)/CHANGELOG.md
-	@packaging/bundle.sh amd64 '$(VERSION)' $(DIST)/faena-bundle-$(VERSION)-amd64.tar $(DIST)/*_amd64.deb
+	@for arch in $(ARCHES); do packaging/bundle.sh $$arch '$(VERSION)' $(DIST)/faena-bundle-$(VERSION)-$$arch.tar $(DIST)/*_$$arch.deb || exit; done
 	@cd $(DIST) && sha256sum -- *.deb *.cdx.json *.tar CHANGELOG.md >SHA256SUMS
 	@ls -l $(DIST)
 

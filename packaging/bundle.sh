@@ -30,8 +30,9 @@ echo "deb [trusted=yes] file:$bundle ./" >"$work/sources.list.d/faena-bundle.lis
 debian=(-qq -o APT::Architecture="$arch" -o APT::Architectures::="$arch" -o Dir::State="$work/state" -o Dir::State::status=/dev/null -o Dir::Cache="$work/cache"
 	-o Dir::Etc::SourceList="$work/sources.list" -o Dir::Etc::SourceParts="$work/sources.list.d" -o Acquire::Retries=3 -o Debug::NoLocking=1)
 apt-get "${debian[@]}" update
-# Functions' images come from registries, which are known by their certificates.
-apt-get "${debian[@]}" --yes --no-install-recommends --download-only install faena ca-certificates >/dev/null
+# Functions' images come from registries, which are known by their certificates. The engine only recommends apparmor, but where the kernel has
+# it on, containers are confined by it, or do not start.
+apt-get "${debian[@]}" --yes --no-install-recommends --download-only install faena ca-certificates apparmor >/dev/null
 mv "$work"/cache/archives/*.deb "$bundle/"
 
 cat >"$bundle/README" <<README
