@@ -296,7 +296,7 @@ func TestBus_Pending(t *testing.T) {
 	d := deliveries(t, b)
 	m := next(t, d)
 	pending(3)
-	noError(t, m.Nak(t.Context(), 0))
+	noError(t, m.Nak(t.Context()))
 	pending(3)
 	noError(t, b.DeleteMessage(t.Context(), group, last))
 	pending(2)

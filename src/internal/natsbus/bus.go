@@ -16,7 +16,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
-	"faena.dev/faena/internal/clock"
 	"faena.dev/faena/internal/faena"
 )
 
@@ -101,12 +100,8 @@ type Bus struct {
 	unread      unread
 	inUse       inUse
 
-	stop   context.CancelFunc
-	atStop func(fn func()) (forget func() bool)                      // calls fn at stop, unless forget, which then is true, comes first
-	within func(time.Duration) (context.Context, context.CancelFunc) // a context until stop, and for so long at most
-	naks   sync.WaitGroup                                            // messages that are handed back after a delay
-	boot   func() time.Duration                                      // since the host's start; tests suspend it
-	wg     sync.WaitGroup
+	stop context.CancelFunc
+	wg   sync.WaitGroup
 }
 
 // reading is the server's clock as it was read once. What has passed since is measured by this host's monotonic clock,
@@ -137,9 +132,6 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 		return nil, err
 	}
 	ctx, b.stop = context.WithCancel(context.WithoutCancel(ctx))
-	b.atStop = func(fn func()) func() bool { return context.AfterFunc(ctx, fn) }
-	b.boot = clock.SinceBoot
-	b.within = func(d time.Duration) (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, d) }
 	b.wg.Go(func() { b.keep(ctx) })
 	b.wg.Go(func() { b.tellOfAbsence(ctx) })
 	return b, nil
@@ -191,7 +183,6 @@ func (b *Bus) options(ctx context.Context) ([]nats.Option, error) {
 // subscriptions included. Subscriptions and Deliveries end with it.
 func (b *Bus) Close() {
 	b.stop()
-	b.naks.Wait()
 	b.nc.Close()
 	b.wg.Wait()
 }

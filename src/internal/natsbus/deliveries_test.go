@@ -29,7 +29,7 @@ func TestDeliveries_Next(t *testing.T) {
 		if again.Sequence != seq {
 			t.Errorf("got sequence %d, want %d", again.Sequence, seq)
 		}
-		if err := again.Nak(t.Context(), 0); err != nil {
+		if err := again.Nak(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if third := next(t, d); third.Sequence != seq {
@@ -144,40 +144,6 @@ func TestDeliveries_Late(t *testing.T) {
 			}
 			noError(t, m.DoubleAck(t.Context()))
 		})
-	}
-}
-
-// TestDelivery_Nak: what is handed back with a delay comes again after it, and at once where the daemon stops before.
-func TestDelivery_Nak(t *testing.T) {
-	t.Parallel()
-	s, b := start(t, natsbus.Options{AckWait: time.Hour})
-	leaving := connect(t, s, natsbus.Options{AckWait: time.Hour})
-	const n = 50
-	hold := func(delay time.Duration) {
-		t.Helper()
-		d, err := leaving.Deliveries(group)
-		noError(t, err)
-		for range n {
-			noError(t, next(t, d).Nak(t.Context(), delay))
-		}
-		noError(t, d.Close())
-	}
-	again := deliveries(t, b)
-	for i := range n {
-		publish(t, b, record("ana", i))
-	}
-	hold(200 * time.Millisecond)
-	for range n { // not before: they are held
-		if m := next(t, again); !m.Redelivered {
-			t.Fatalf("%+v was not handed back", m)
-		} else {
-			noError(t, m.Nak(t.Context(), 0))
-		}
-	}
-	hold(faena.MaxSlotDelay)
-	leaving.Close()
-	for range n {
-		noError(t, next(t, again).DoubleAck(t.Context()))
 	}
 }
 

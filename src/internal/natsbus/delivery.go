@@ -3,7 +3,6 @@ package natsbus
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"faena.dev/faena/internal/faena"
@@ -37,7 +36,7 @@ func (b *Bus) HandBack(ctx context.Context, receipt string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
-	if _, err := b.nc.RequestWithContext(ctx, receipt, []byte(nakWord)); err != nil {
+	if _, err := b.nc.RequestWithContext(ctx, receipt, nakWord); err != nil {
 		return fmt.Errorf("hand back a message: %w", err)
 	}
 	return nil
@@ -49,7 +48,7 @@ const nakFlush = time.Second
 var (
 	ackWord      = []byte("+ACK")
 	progressWord = []byte("+WPI")
-	nakWord      = "-NAK"
+	nakWord      = []byte("-NAK")
 )
 
 // Confirm says that the message is still being worked on, and waits for the server's answer.
@@ -65,20 +64,13 @@ func (d Delivery) answer(ctx context.Context, word []byte) error {
 	return nil
 }
 
-// Nak hands the message back; it is delivered again after delay. Up to faena.MaxSlotDelay that is waited for here, and the message
-// confirmed meanwhile: the server (2.15.2) at times keeps a message that was handed back with a delay for much longer, see
-// DESIGN.md. Close ends the wait.
-func (d Delivery) Nak(ctx context.Context, delay time.Duration) error {
-	if 0 < delay && delay <= faena.MaxSlotDelay {
-		d.keep(delay)
+// Nak hands the message back; it is delivered again at once. Who wants that later holds it until then: see DESIGN.md.
+func (d Delivery) Nak(ctx context.Context) error {
+	if err := d.b.nc.Publish(d.reply, nakWord); err != nil {
+		return fmt.Errorf("hand back delivery %d: %w", d.Sequence, err)
+	}
+	if !d.b.Connected() {
 		return nil
-	}
-	word := nakWord
-	if delay > 0 {
-		word += ` {"delay":` + strconv.FormatInt(int64(delay), 10) + `}`
-	}
-	if err := d.nak(word); err != nil || !d.b.Connected() {
-		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, nakFlush)
 	defer cancel()
@@ -86,72 +78,4 @@ func (d Delivery) Nak(ctx context.Context, delay time.Duration) error {
 		d.b.log.Debug("it is not certain that a message was handed back", "sequence", d.Sequence, "error", err)
 	}
 	return nil
-}
-
-func (d Delivery) nak(word string) error {
-	if err := d.b.nc.Publish(d.reply, []byte(word)); err != nil {
-		return fmt.Errorf("hand back delivery %d: %w", d.Sequence, err)
-	}
-	return nil
-}
-
-// postponed is a delivery that waits in this process to be handed back. There may be thousands, so no goroutine waits with it.
-type postponed struct {
-	Delivery
-	due    time.Time
-	sure   time.Duration // since the host's start, which goes on while that is suspended: until then the server gives the message to nobody else
-	forget func() bool   // takes back what is to happen at Close; false where that has begun
-}
-
-// keep hands the message back after delay.
-func (d Delivery) keep(delay time.Duration) {
-	// Who holds a message confirms it at least every third part of AckWait: so much is left.
-	p := &postponed{Delivery: d, due: time.Now().Add(delay), sure: d.b.boot() + d.b.o.AckWait/2}
-	d.b.naks.Add(1)
-	p.wait(p.pause())
-}
-
-// pause is how long nothing has to be done.
-func (p *postponed) pause() time.Duration { return min(time.Until(p.due), p.b.o.AckWait/3) }
-
-func (p *postponed) wait(pause time.Duration) {
-	p.forget = p.b.atStop(p.end)
-	time.AfterFunc(pause, func() {
-		if p.forget() {
-			p.next()
-		}
-	})
-}
-
-// lapsed reports whether somebody else may have been given the message.
-func (p *postponed) lapsed() bool { return p.b.boot() >= p.sure }
-
-// next hands the message back where that is due, and otherwise confirms it.
-func (p *postponed) next() {
-	if !time.Now().Before(p.due) || p.lapsed() {
-		p.end()
-		return
-	}
-	ctx, cancel := p.b.within(tryFor)
-	defer cancel()
-	began := p.b.boot()
-	if err := p.Confirm(ctx); err != nil {
-		p.wait(min(p.pause(), p.b.o.AckWait/30))
-		return
-	}
-	p.sure = began + p.b.o.AckWait/6*5
-	p.wait(p.pause())
-}
-
-// end hands the message back, unless somebody else may have been given it: any answer would be taken for his, and no confirmation
-// tells who holds it.
-func (p *postponed) end() {
-	defer p.b.naks.Done()
-	if p.lapsed() {
-		p.b.log.Debug("a message could not be confirmed, and comes again by itself", "sequence", p.Sequence)
-		return
-	}
-	if err := p.nak(nakWord); err != nil {
-		p.b.log.Debug("a message comes again later than it should", "sequence", p.Sequence, "error", err)
-	}
 }

@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	"internal/httpapi":      {"internal/faena", "internal/telemetry", "internal/buildinfo", "api"},
 	"internal/boltstore":    {"internal/clock", "internal/faena"},
 	"internal/mongostore":   {"internal/clock", "internal/faena"},
-	"internal/natsbus":      {"internal/clock", "internal/failpoint", "internal/faena"},
+	"internal/natsbus":      {"internal/failpoint", "internal/faena"},
 	"internal/dockerengine": {"internal/faena"},
 	"internal/registry":     {"internal/faena"},
 	"internal/seal":         {"internal/clock", "internal/faena"},

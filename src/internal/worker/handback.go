@@ -29,7 +29,7 @@ func (w *Worker) handOver(a *activation) {
 	failpoint.Hit("worker/before-nak")
 	a.entry.clear() // before: a successor must not hand back what somebody else has been given since
 	failpoint.Hit("worker/nak-noted")
-	if err := once(context.WithoutCancel(a.ctx), func(ctx context.Context) error { return a.delivery.Nak(ctx, 0) }); err != nil {
+	if err := once(context.WithoutCancel(a.ctx), func(ctx context.Context) error { return a.delivery.Nak(ctx) }); err != nil {
 		w.logOf(a).Warn("a message could not be handed back", "error", err)
 	}
 	failpoint.Hit("worker/nak-sent")

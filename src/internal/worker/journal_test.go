@@ -19,10 +19,10 @@ import (
 // receipt is a delivery that nobody has made.
 type receipt string
 
-func (r receipt) Receipt() string                        { return string(r) }
-func (receipt) Confirm(context.Context) error            { panic("not delivered") }
-func (receipt) DoubleAck(context.Context) error          { panic("not delivered") }
-func (receipt) Nak(context.Context, time.Duration) error { panic("not delivered") }
+func (r receipt) Receipt() string               { return string(r) }
+func (receipt) Confirm(context.Context) error   { panic("not delivered") }
+func (receipt) DoubleAck(context.Context) error { panic("not delivered") }
+func (receipt) Nak(context.Context) error       { panic("not delivered") }
 func delivered(user, r string, sequence uint64) Delivery {
 	return Delivery{Acker: receipt(r), User: user, ID: uuid.Must(uuid.NewV7()).String(), Sequence: sequence}
 }

@@ -92,8 +92,8 @@ type Acker interface {
 	Confirm(ctx context.Context) error
 	// DoubleAck removes the message from the stream; the user's slot is free when it returns nil.
 	DoubleAck(ctx context.Context) error
-	// Nak hands the message back; it is delivered again after delay.
-	Nak(ctx context.Context, delay time.Duration) error
+	// Nak hands the message back; it is delivered again at once.
+	Nak(ctx context.Context) error
 }
 
 // Engine is all that a worker asks of the container engine. Errors that a user can act on are *faena.Error whose
