@@ -83,13 +83,9 @@ func (p *program) groupsPut(socket string) command {
 				if *wait {
 					path += "?wait"
 				}
-				text, err := askAdmin(ctx, *at, http.MethodPut, path, keys)
-				if err != nil {
-					return err
-				}
 				var made groupMade
-				if err := json.Unmarshal(text, &made); err != nil {
-					return fmt.Errorf("read the answer of faena-api: %w", err)
+				if err := askAdminFor(ctx, *at, http.MethodPut, path, keys, &made); err != nil {
+					return err
 				}
 				if made.Created {
 					fmt.Fprintf(p.err, "Group %s is new.\n", words[0])

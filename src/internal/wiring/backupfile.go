@@ -2,14 +2,11 @@ package wiring
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
-	"strings"
 
 	"faena.dev/faena/internal/backup"
 )
@@ -84,26 +81,13 @@ func (o *BackupOptions) write(ctx context.Context, to io.Writer) (*backup.Manife
 
 // ask asks the API for what it has.
 func (o *BackupOptions) ask(ctx context.Context) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://faena-api"+backupPath, http.NoBody)
+	res, err := reachAdmin(ctx, o.Socket, http.MethodPost, backupPath, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
-	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", o.Socket)
-	}}}
-	res, err := c.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask faena-api: %w. Is it running on this host, are you root, and is %s its socket (FAENA_ADMIN_SOCKET, --socket)?",
-			errors.Unwrap(err), o.Socket)
+	if err := refusedIn(res); err != nil {
+		_ = res.Body.Close()
+		return nil, fmt.Errorf("faena-api: %w", err)
 	}
-	if res.StatusCode == http.StatusOK {
-		return res, nil
-	}
-	defer func() { _ = res.Body.Close() }()
-	var no refusal
-	if json.NewDecoder(io.LimitReader(res.Body, 1<<20)).Decode(&no) != nil || no.Error == "" {
-		no.Error = "it answers " + res.Status
-	}
-	return nil, errors.New("faena-api: " + strings.TrimSpace(no.Error))
+	return res, nil
 }

@@ -72,6 +72,9 @@ func (p *program) keygen(dir string, mode os.FileMode) command {
 		}}
 }
 
+// maxAdminAnswer bounds what is read of an answer.
+const maxAdminAnswer = 1 << 20
+
 const socketUsage = "The `PATH` of the daemon's admin socket."
 
 func (p *program) adminCreate(socket string) command {
@@ -101,13 +104,9 @@ func (p *program) adminCreate(socket string) command {
 }
 
 func (p *program) askForAdmin(ctx context.Context, socket string, body newAdmin) error {
-	text, err := askAdmin(ctx, socket, http.MethodPost, adminsPath, body)
-	if err != nil {
-		return err
-	}
 	var made adminMade
-	if err := json.Unmarshal(text, &made); err != nil {
-		return fmt.Errorf("read the answer of faena-api: %w", err)
+	if err := askAdminFor(ctx, socket, http.MethodPost, adminsPath, body, &made); err != nil {
+		return err
 	}
 	if made.Created {
 		fmt.Fprintf(p.err, "User %s is new, and an admin.\n", body.Name)
@@ -167,7 +166,37 @@ func askAdmin(ctx context.Context, socket, method, path string, body any) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://faena-api"+path, bytes.NewReader(text))
+	ctx, cancel := context.WithTimeout(ctx, adminFor)
+	defer cancel()
+	res, err := reachAdmin(ctx, socket, method, path, bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	if err := refusedIn(res); err != nil {
+		return nil, err
+	}
+	if text, err = io.ReadAll(io.LimitReader(res.Body, maxAdminAnswer)); err != nil {
+		return nil, fmt.Errorf("ask faena-api: %w", err)
+	}
+	return text, nil
+}
+
+// askAdminFor asks likewise, and reads the answer into out.
+func askAdminFor(ctx context.Context, socket, method, path string, body, out any) error {
+	text, err := askAdmin(ctx, socket, method, path, body)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("read the answer of faena-api: %w", err)
+	}
+	return nil
+}
+
+// reachAdmin sends a request to the daemon on this host, over its admin socket. The caller closes the answer's body.
+func reachAdmin(ctx context.Context, socket, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://faena-api"+path, body)
 	if err != nil {
 		return nil, err
 	}
@@ -175,23 +204,23 @@ func askAdmin(ctx context.Context, socket, method, path string, body any) ([]byt
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	c := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: adminFor}
+	c := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	res, err := c.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask faena-api: %w. Is it running on this host, are you root, and is %s its socket (FAENA_ADMIN_SOCKET, --socket)?",
 			errors.Unwrap(err), socket)
 	}
-	defer func() { _ = res.Body.Close() }()
-	text, err = io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return nil, fmt.Errorf("ask faena-api: %w", err)
-	}
+	return res, nil
+}
+
+// refusedIn is what the daemon says in an answer that is none of success, nil for one that is.
+func refusedIn(res *http.Response) error {
 	if res.StatusCode == http.StatusOK {
-		return text, nil
+		return nil
 	}
 	var no refusal
-	if json.Unmarshal(text, &no) != nil || no.Error == "" {
+	if json.NewDecoder(io.LimitReader(res.Body, maxAdminAnswer)).Decode(&no) != nil || no.Error == "" {
 		no.Error = "it answers " + res.Status
 	}
-	return nil, errors.New(no.Error)
+	return errors.New(strings.TrimSpace(no.Error))
 }
