@@ -2,20 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"faena.dev/faena/internal/client"
+	"faena.dev/faena/internal/wiring"
 )
-
-// maxKeysFile bounds what is read of the keys of a group.
-const maxKeysFile = 64 << 10
 
 func (a *app) groupsCommand() *cobra.Command {
 	cmd := a.withOutput(&cobra.Command{Use: "groups", Short: "List and manage groups of worker hosts (admin)", Args: exactly(0), RunE: a.listGroups})
@@ -73,10 +67,11 @@ func (a *app) putGroupCommand() *cobra.Command {
 				if keys != (client.GroupKeys{}) {
 					return usage{errors.New("--keys has both keys: --nkey and --recipient cannot be given with it")}
 				}
-				var err error
-				if keys, err = a.readKeys(file); err != nil {
+				public, err := wiring.ReadKeys(file, a.in)
+				if err != nil {
 					return err
 				}
+				keys = client.GroupKeys(public)
 			}
 			return a.putGroup(cmd.Context(), args[0], keys)
 		},
@@ -85,28 +80,6 @@ func (a *app) putGroupCommand() *cobra.Command {
 	cmd.Flags().StringVar(&keys.Recipient, "recipient", "", "public age key of the group, age1…")
 	cmd.Flags().StringVar(&file, "keys", "", "`FILE` with both, as faena-worker keygen prints them; - is standard input")
 	return a.withOutput(cmd)
-}
-
-// readKeys reads what faena-worker keygen prints. Anything else in it is refused: it may be a private key.
-func (a *app) readKeys(file string) (keys client.GroupKeys, err error) {
-	from := a.in
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return keys, fmt.Errorf("read the keys: %w", err)
-		}
-		defer func() { _ = f.Close() }()
-		from = f
-	}
-	d := json.NewDecoder(io.LimitReader(from, maxKeysFile))
-	d.DisallowUnknownFields()
-	if err = d.Decode(&keys); err == nil && (keys.Nkey == "" || keys.Recipient == "") {
-		err = errors.New("nkey or recipient is missing")
-	}
-	if err != nil {
-		return keys, fmt.Errorf("read the keys from %s, which must be what faena-worker keygen prints: %w", file, err)
-	}
-	return keys, nil
 }
 
 // putGroup changes what is named: the API replaces both keys, so what they are now goes back with it.

@@ -2,13 +2,9 @@ package wiring
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"slices"
 	"time"
 
@@ -29,7 +25,7 @@ type groupMade struct {
 
 // putGroup gives a group the keys of its workers, where nobody is an admin yet who could do so over REST.
 func (a *admin) putGroup(w http.ResponseWriter, r *http.Request) {
-	var keys publicKeys
+	var keys PublicKeys
 	use, ok := a.read(w, r, &keys)
 	if !ok {
 		return
@@ -75,7 +71,7 @@ func (p *program) groupsPut(socket string) command {
 				if len(words) != 1 || *file == "" {
 					return usagef("give one name, and --keys")
 				}
-				keys, err := p.readKeys(*file)
+				keys, err := ReadKeys(*file, p.in)
 				if err != nil {
 					return err
 				}
@@ -98,26 +94,4 @@ func (p *program) groupsPut(socket string) command {
 				return nil
 			}
 		}}
-}
-
-// readKeys reads what keygen has printed.
-func (p *program) readKeys(path string) (keys publicKeys, err error) {
-	in := p.in
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return keys, err
-		}
-		defer func() { _ = f.Close() }()
-		in = f
-	}
-	decoder := json.NewDecoder(io.LimitReader(in, maxAdminBody))
-	decoder.DisallowUnknownFields()
-	if err = decoder.Decode(&keys); err == nil && (keys.Nkey == "" || keys.Recipient == "") {
-		err = errors.New("one of the two is missing")
-	}
-	if err != nil {
-		return keys, fmt.Errorf("read the keys in %s, which must be what faena-worker keygen has printed: %w", path, err)
-	}
-	return keys, nil
 }

@@ -19,8 +19,8 @@ const (
 	sealKeyFile = "seal.key" // an age identity: what is sealed for the daemon opens with it
 )
 
-// publicKeys are what others need of a daemon's keys.
-type publicKeys struct {
+// PublicKeys are what others need of a daemon's keys.
+type PublicKeys struct {
 	Nkey      string `json:"nkey"`
 	Recipient string `json:"recipient"`
 }
@@ -44,7 +44,33 @@ func keygen(dir string, mode os.FileMode, out, say io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(say, saysOf(sealPath, made, "FAENA_SEAL_KEY_FILE"))
-	return json.NewEncoder(out).Encode(publicKeys{Nkey: nkey, Recipient: identity.Recipient()})
+	return json.NewEncoder(out).Encode(PublicKeys{Nkey: nkey, Recipient: identity.Recipient()})
+}
+
+// maxKeys bounds what is read of what keygen has printed.
+const maxKeys = 16 << 10
+
+// ReadKeys reads what keygen has printed, from a file, or from stdin where that is "-". Anything else in it is refused: it may be a
+// private key.
+func ReadKeys(file string, stdin io.Reader) (keys PublicKeys, err error) {
+	from := stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return keys, fmt.Errorf("read the keys: %w", err)
+		}
+		defer func() { _ = f.Close() }()
+		from = f
+	}
+	d := json.NewDecoder(io.LimitReader(from, maxKeys))
+	d.DisallowUnknownFields()
+	if err = d.Decode(&keys); err == nil && (keys.Nkey == "" || keys.Recipient == "") {
+		err = errors.New("nkey or recipient is missing")
+	}
+	if err != nil {
+		return keys, fmt.Errorf("read the keys from %s, which must be what faena-worker keygen prints: %w", file, err)
+	}
+	return keys, nil
 }
 
 func saysOf(path string, made bool, setting string) string {
