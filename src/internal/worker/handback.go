@@ -18,6 +18,17 @@ func (w *Worker) giveBack(a *activation, delay time.Duration) {
 	}
 }
 
+// meetCopy deals with a message that is held here already. Where its holder confirms it, the server has forgotten that it had delivered
+// it, and takes these confirmations for this delivery too: any answer would give the message to somebody who takes the holder for lost.
+// Where its holder could not confirm it for too long it gives up or settles, and the copy comes back later and finds out.
+func (w *Worker) meetCopy(a *activation) {
+	if h := w.held.get(a.id); h != nil && h.delivery.Sequence == a.delivery.Sequence && !h.lapsed(w.every.fence) {
+		a.entry.clear()
+		return
+	}
+	w.giveBack(a, copyPause)
+}
+
 // handOver hands a message back at once. One whose hold is doubtful is left to the server, which delivers it again: an answer would
 // take effect on whoever holds it meanwhile.
 func (w *Worker) handOver(a *activation) {

@@ -38,9 +38,7 @@ func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 	e.hold(&a.delivery, time.Duration(a.confirmedAt.Load()))
 	if a.id != "" {
 		if !w.held.add(a) {
-			// It was delivered again while it is held here, after an outage. Its holder goes on, fences or settles; this
-			// copy comes back later and finds out.
-			w.giveBack(a, copyPause)
+			w.meetCopy(a)
 			return
 		}
 		defer w.held.remove(a)
