@@ -82,6 +82,7 @@ func WorkerDataDir(environ []string) string {
 type daemon interface {
 	complete(env environment)
 	check(c *checks)
+	listed() string // where an operator finds all settings
 }
 
 func load(d daemon, environ, known []string) error {
@@ -93,7 +94,7 @@ func load(d daemon, environ, known []string) error {
 			problems = append(problems, Problem{s.Name, err.Error()})
 		}
 	}
-	problems = append(problems, unknown(env, settings, known)...)
+	problems = append(problems, unknown(env, settings, known, d.listed())...)
 	d.complete(env)
 
 	c := &checks{}

@@ -6,8 +6,14 @@ import (
 	"strings"
 )
 
-// unknown reports the FAENA_ variables that are no setting of this daemon.
-func unknown(env environment, settings []Setting, known []string) (problems Problems) {
+const listed = "all settings are in docs/settings.md"
+
+func (*Up) listed() string     { return listed }
+func (*API) listed() string    { return listed + ", and in /etc/faena/api.env of the package" }
+func (*Worker) listed() string { return listed + ", and in /etc/faena/worker.env of the package" }
+
+// unknown reports the FAENA_ variables that are no setting of this daemon, and what to do about each. list says where the settings are listed.
+func unknown(env environment, settings []Setting, known []string, list string) (problems Problems) {
 	names := make([]string, 0, len(settings))
 	for _, s := range settings {
 		names = append(names, s.Name)
@@ -18,9 +24,11 @@ func unknown(env environment, settings []Setting, known []string) (problems Prob
 		}
 		text := "is no setting of this daemon"
 		if other := owner(name); other != "" {
-			text += ", it is one of " + other
+			text += fmt.Sprintf(", it is one of %s: remove it here", other)
 		} else if near := nearest(name, names); near != "" {
-			text += fmt.Sprintf("; %s is", near)
+			text += fmt.Sprintf("; %s is: correct the name, or remove it", near)
+		} else {
+			text += ": remove it; " + list
 		}
 		problems = append(problems, Problem{name, text})
 	}
@@ -42,7 +50,7 @@ func owner(name string) string {
 
 // nearest is the name that was probably meant, or nothing.
 func nearest(name string, names []string) string {
-	const most = 3 // edits; beyond that it is a guess
+	most := min(3, (len(name)-len(prefix))/2) // edits; beyond that it is a guess
 	best, least := "", most+1
 	for _, candidate := range names {
 		if d := distance(name, candidate); d < least {

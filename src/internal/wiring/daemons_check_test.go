@@ -42,8 +42,8 @@ func badSettingsOf(t *testing.T) (good map[bool][]string, bad map[string]badSett
 		true: append([]string{"FAENA_INIT_PATH=" + faenatest.InitBinary(t), "FAENA_DOCKER_HOST=unix://" + missing}, shared...),
 	}
 	bad = map[string]badSettings{
-		"unknown":             {true, []string{"FAENA_WORKER_PLACE=2"}, []string{"FAENA_WORKER_PLACE is no setting of this daemon; FAENA_WORKER_PLACES is"}},
-		"the other daemon's":  {true, []string{"FAENA_LISTEN=:1"}, []string{"FAENA_LISTEN is no setting of this daemon, it is one of faena-api"}},
+		"unknown":             {true, []string{"FAENA_WORKER_PLACE=2"}, []string{"FAENA_WORKER_PLACE is no setting of this daemon; FAENA_WORKER_PLACES is: correct the name, or remove it"}},
+		"the other daemon's":  {true, []string{"FAENA_LISTEN=:1"}, []string{"FAENA_LISTEN is no setting of this daemon, it is one of faena-api: remove it here"}},
 		"what cannot be read": {false, []string{"FAENA_RETENTION=7d"}, []string{`FAENA_RETENTION is "7d": it cannot be read; right would be a duration`}},
 		"a file that is not there": {false, []string{"FAENA_NATS_CA_FILE=" + missing},
 			[]string{`FAENA_NATS_CA_FILE is "` + missing + `": it cannot be read: no such file or directory`}},

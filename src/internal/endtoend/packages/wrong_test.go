@@ -21,14 +21,15 @@ type wrongCase struct {
 
 var wrongCases = []wrongCase{
 	{"value of the API", "faena-api.service", "echo FAENA_DRAIN_AFTER=soon >>/etc/faena/api.env", []string{"FAENA_DRAIN_AFTER", "soon"}},
-	{"unknown setting of the API", "faena-api.service", "echo FAENA_COLOUR=red >>/etc/faena/api.env", []string{"FAENA_COLOUR"}},
+	{"unknown setting of the API", "faena-api.service", "echo FAENA_COLOUR=red >>/etc/faena/api.env", []string{"FAENA_COLOUR", "remove it", "/etc/faena/api.env"}},
+	{"misspelt setting of the API", "faena-api.service", "echo FAENA_LOG_LEVLE=info >>/etc/faena/api.env", []string{"FAENA_LOG_LEVLE", "FAENA_LOG_LEVEL is: correct"}},
 	{"key of the certificate", "faena-api.service", "echo none >/etc/credstore/faena-api.tls_key", []string{"FAENA_TLS_KEY_FILE", "must be PEM"}},
 	{"no key of the certificate", "faena-api.service", "rm /etc/credstore/faena-api.tls_key", []string{"FAENA_TLS_KEY_FILE"}},
 	{"nkey of the API", "faena-api.service", "echo none >/etc/credstore/faena-api.nats_nkey", []string{"FAENA_NATS_NKEY_FILE"}},
 	{"port in use by another", "faena-api.service", "echo FAENA_OPERATIONS_LISTEN=127.0.0.1:4222 >>/etc/faena/api.env",
 		[]string{"FAENA_OPERATIONS_LISTEN", "127.0.0.1:4222", "another process listens there"}},
 	{"value of the worker", "faena-worker.service", "echo FAENA_LOG_LEVEL=loud >>/etc/faena/worker.env", []string{"FAENA_LOG_LEVEL", "loud"}},
-	{"unknown setting of the worker", "faena-worker.service", "echo FAENA_COLOUR=red >>/etc/faena/worker.env", []string{"FAENA_COLOUR"}},
+	{"unknown setting of the worker", "faena-worker.service", "echo FAENA_COLOUR=red >>/etc/faena/worker.env", []string{"FAENA_COLOUR", "remove it", "/etc/faena/worker.env"}},
 	{"seal key of the worker", "faena-worker.service", "echo none >/etc/credstore/faena-worker.seal_key", []string{"FAENA_SEAL_KEY_FILE", "keygen"}},
 	{"port of the worker in use", "faena-worker.service", "echo FAENA_OPERATIONS_LISTEN=127.0.0.1:4222 >>/etc/faena/worker.env",
 		[]string{"FAENA_OPERATIONS_LISTEN", "another process listens there"}},
