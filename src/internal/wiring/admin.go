@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -90,7 +91,7 @@ func (a *admin) backsUp(b *backups) {
 func (a *admin) serve(ctx context.Context, path string) (stop func() error, err error) {
 	listener, err := listenUnix(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("open the admin socket, which FAENA_ADMIN_SOCKET names: %w", err)
+		return nil, adminSocketError(path, err)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+adminsPath, a.create)
@@ -113,6 +114,15 @@ func (a *admin) serve(ctx context.Context, path string) (stop func() error, err 
 		}
 		return <-done
 	}, nil
+}
+
+// adminSocketError says of the admin socket what is wrong. What no other try mends is a settingError.
+func adminSocketError(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EROFS):
+		return wrong("open the admin socket %s, which FAENA_ADMIN_SOCKET names: %w. Name a path that this daemon may write to", path, err)
+	}
+	return fmt.Errorf("open the admin socket, which FAENA_ADMIN_SOCKET names: %w", err)
 }
 
 func (a *admin) create(w http.ResponseWriter, r *http.Request) {
@@ -245,7 +255,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	case err != nil:
 		return nil, err
 	case info.Mode().Type() != os.ModeSocket:
-		return nil, fmt.Errorf("%s is there, and is no socket", path)
+		return nil, wrong("%s is there, and is no socket: move it away, or name another path", path)
 	default:
 		if err := removeStale(ctx, path); err != nil {
 			return nil, err
@@ -271,7 +281,7 @@ func removeStale(ctx context.Context, path string) error {
 	switch {
 	case err == nil:
 		_ = conn.Close() // it has said what was asked
-		return fmt.Errorf("%s is in use by another process, which may be another faena-api", path)
+		return wrong("another process listens at %s, probably another faena-api of this host, which ss -lxp shows: end it, or name another path", path)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return os.Remove(path)
 	}

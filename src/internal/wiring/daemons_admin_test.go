@@ -2,11 +2,9 @@ package wiring_test
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -19,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"faena.dev/faena/internal/client"
-	"faena.dev/faena/internal/config"
 	"faena.dev/faena/internal/natstest"
 	"faena.dev/faena/internal/wiring"
 )
@@ -245,12 +242,12 @@ func TestAdminSocket_Path(t *testing.T) {
 		"a socket in use": {func(t *testing.T, path string) {
 			l := listen(t, path)
 			t.Cleanup(func() { _ = l.Close() })
-		}, "is in use by another process, which may be another faena-api"},
+		}, "another process listens at PATH, probably another faena-api of this host, which ss -lxp shows: end it, or name another path"},
 		"a file": {func(t *testing.T, path string) {
 			if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}, "is there, and is no socket"},
+		}, "PATH is there, and is no socket: move it away, or name another path"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -268,15 +265,9 @@ func TestAdminSocket_Path(t *testing.T) {
 				}
 				return
 			}
-			settings, err := config.LoadAPI(environ)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			err = wiring.RunAPI(ctx, settings, slog.New(slog.DiscardHandler))
-			if want := fmt.Sprintf("open the admin socket, which FAENA_ADMIN_SOCKET names: %s %s", path, c.want); err == nil || err.Error() != want {
-				t.Errorf("it ends with %v, want %s", err, want)
+			want := "faena-api: open the admin socket, which FAENA_ADMIN_SOCKET names: " + strings.ReplaceAll(c.want, "PATH", path) + "\n"
+			if r := commandWithin(t, wiring.APIMain, append(environ, "FAENA_LOG_FORMAT=journal")); r.code != 3 || r.errs != "<3>"+want {
+				t.Errorf("it ends with %d and %s, want %s", r.code, r.errs, want)
 			}
 			if _, err := os.Stat(path); err != nil {
 				t.Errorf("what was there is gone: %v", err)

@@ -152,6 +152,7 @@ func TestMain_CannotStart(t *testing.T) {
 		"a port in use at a worker":  {true, "FAENA_OPERATIONS_LISTEN=" + port, 3, "address already in use"},
 		"an address of another host": {false, "FAENA_OPERATIONS_LISTEN=192.0.2.1:80", 1, "cannot assign requested address (FAENA_OPERATIONS_LISTEN is 192.0.2.1:80)"},
 		"a file as directory":        {false, "FAENA_DATA_DIR=" + file, 3, "which FAENA_DATA_DIR names: mkdir " + file + ": not a directory"},
+		"a file above the socket":    {false, "FAENA_ADMIN_SOCKET=" + file + "/admin.sock", 3, "which FAENA_ADMIN_SOCKET names: mkdir " + file + ": not a directory. Name a path"},
 		"no engine":                  {true, "FAENA_DOCKER_HOST=unix:///nonexistent/docker.sock", 3, "there is no Docker Engine at unix:///nonexistent/docker.sock, which FAENA_DOCKER_HOST"},
 	} {
 		t.Run(name, func(t *testing.T) {

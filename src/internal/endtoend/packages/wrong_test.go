@@ -28,6 +28,8 @@ var wrongCases = []wrongCase{
 	{"nkey of the API", "faena-api.service", "echo none >/etc/credstore/faena-api.nats_nkey", []string{"FAENA_NATS_NKEY_FILE"}},
 	{"port in use by another", "faena-api.service", "echo FAENA_OPERATIONS_LISTEN=127.0.0.1:4222 >>/etc/faena/api.env",
 		[]string{"FAENA_OPERATIONS_LISTEN", "127.0.0.1:4222", "another process listens there"}},
+	{"admin socket in use", "faena-api.service", adminSocket + "echo FAENA_ADMIN_SOCKET=/var/lib/faena-api/admin.sock >>/etc/faena/api.env",
+		[]string{"FAENA_ADMIN_SOCKET", "/var/lib/faena-api/admin.sock", "another process listens", "end it"}},
 	{"value of the worker", "faena-worker.service", "echo FAENA_LOG_LEVEL=loud >>/etc/faena/worker.env", []string{"FAENA_LOG_LEVEL", "loud"}},
 	{"unknown setting of the worker", "faena-worker.service", "echo FAENA_COLOUR=red >>/etc/faena/worker.env", []string{"FAENA_COLOUR", "remove it", "/etc/faena/worker.env"}},
 	{"seal key of the worker", "faena-worker.service", "echo none >/etc/credstore/faena-worker.seal_key", []string{"FAENA_SEAL_KEY_FILE", "keygen"}},
@@ -40,6 +42,18 @@ var wrongCases = []wrongCase{
 	{"value of NATS", "faena-nats.service", "echo FAENA_NATS_MAX_STORE=much >>/etc/faena/nats.env", []string{"FAENA_NATS_MAX_STORE", "/etc/faena/nats.env"}},
 	{"port of NATS in use", "faena-nats.service", "echo FAENA_NATS_LISTEN=127.0.0.1:8083 >>/etc/faena/nats.env", []string{"FAENA_NATS_LISTEN", "/etc/faena/nats.env"}},
 }
+
+// adminSocket has another process listen where an API is to.
+const adminSocket = `cat >/run/admin.py <<'END'
+import socket, signal
+s = socket.socket(socket.AF_UNIX)
+s.bind("/var/lib/faena-api/admin.sock")
+s.listen()
+signal.pause()
+END
+systemd-run --unit old-admin --uid faena-api --property ExecStopPost='rm -f /var/lib/faena-api/admin.sock' --collect --quiet python3 /run/admin.py
+for n in $(seq 100); do [ -S /var/lib/faena-api/admin.sock ] && break; read -rt 0.1 <> <(:) || true; done
+`
 
 // oldEngine starts what answers as a Docker Engine of long ago.
 const oldEngine = `cat >/run/old.py <<'END'
@@ -70,7 +84,7 @@ func testWrong(t *testing.T, h *host) {
 	for _, c := range wrongCases {
 		t.Run(c.name, func(t *testing.T) {
 			defer func() {
-				h.Run(t, "for d in faena credstore; do rm -rf /etc/$d; cp -a /root/$d /etc/; done; systemctl stop old-engine 2>/dev/null || true; systemctl reset-failed")
+				h.Run(t, "for d in faena credstore; do rm -rf /etc/$d; cp -a /root/$d /etc/; done; systemctl stop old-engine old-admin 2>/dev/null || true; systemctl reset-failed")
 				h.Run(t, "systemctl restart "+c.unit)
 			}()
 			h.Run(t, c.set)
