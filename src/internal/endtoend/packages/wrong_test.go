@@ -101,17 +101,52 @@ func testWrong(t *testing.T, h *host) {
 			h.says(t, c.unit, c.says...)
 		})
 	}
-	t.Run("port of the API in use", func(t *testing.T) {
-		h.Put(t, "/run/systemd/system/faena-api.socket.d/port.conf", "0644", "[Socket]\nListenStream=\nListenStream=127.0.0.1:8083\n")
-		_, err := h.Try(t.Context(), "systemctl daemon-reload; systemctl restart faena-api.socket")
-		if err == nil {
-			t.Error("there is a socket")
+	t.Run("port of the API in use", func(t *testing.T) { testPort(t, h) })
+	t.Run("deaths in a row", func(t *testing.T) { testPauses(t, h) })
+	t.Run("units", func(t *testing.T) {
+		// What systemd does not know of a unit it says at each daemon-reload.
+		if out := h.Run(t, "cd /usr/lib/systemd/system; systemd-analyze --man=no verify faena*.service faena*.socket faena.slice faena.target 2>&1"); out != "" {
+			t.Errorf("systemd says of the units:\n%s", out)
 		}
-		h.says(t, "faena-api.socket", "127.0.0.1:8083", "Failed") // what systemd itself says
-		h.Run(t, "rm -r /run/systemd/system/faena-api.socket.d; systemctl daemon-reload; systemctl reset-failed; systemctl restart faena-api.socket faena-api.service")
 	})
 	t.Run("engine that is away", func(t *testing.T) { testAway(t, h) })
 	h.works(t)
+}
+
+// testPort gives the socket of the API a port that another process has: both units say whose it is, and what to do.
+func testPort(t *testing.T, h *host) {
+	h.Put(t, "/run/systemd/system/faena-api.socket.d/port.conf", "0644", "[Socket]\nListenStream=\nListenStream=127.0.0.1:8083\n")
+	defer h.Run(t, "rm -r /run/systemd/system/faena-api.socket.d; systemctl daemon-reload; systemctl reset-failed; systemctl restart faena-api.socket faena-api.service")
+	if _, err := h.Try(t.Context(), "systemctl daemon-reload; systemctl restart faena-api.socket"); err == nil {
+		t.Error("there is a socket")
+	}
+	for _, unit := range []string{"faena-api.socket", "faena-api.service"} {
+		h.says(t, unit, "ListenStream= of faena-api.socket is 127.0.0.1:8083", "faena-worker (process "+h.property(t, "faena-worker", "MainPID")+")",
+			"end it", "systemctl edit faena-api.socket")
+	}
+}
+
+// testPauses has a daemon die again and again: the pause before its next start doubles, and nobody who starts or stops it by hand waits for that.
+func testPauses(t *testing.T, h *host) {
+	const unit = "faena-worker"
+	h.Run(t, "systemctl restart "+unit)
+	for deaths, least := range []time.Duration{2 * time.Second, 4 * time.Second} {
+		before, at := h.died(t, unit), time.Now()
+		h.Run(t, "systemctl kill --kill-who=main --signal KILL "+unit)
+		h.back(t, unit, before, backWithin)
+		if took := time.Since(at); took < least {
+			t.Errorf("after death %d it ran again after %v, not %v", deaths+1, took, least)
+		}
+	}
+	h.Run(t, "systemctl kill --kill-who=main --signal KILL "+unit)
+	faenatest.Eventually(t, backWithin, "it pauses", func() bool {
+		return h.property(t, unit, "SubState") == "start-pre" && strings.Contains(h.Run(t, "journalctl --sync; systemctl status --no-pager --full "+unit+" || true"),
+			"It has died 3 times: it is started again in 6 s, at once by systemctl restart "+unit)
+	})
+	h.Run(t, "systemctl restart "+unit)
+	if n := h.property(t, unit, "NRestarts"); n != "0" {
+		t.Errorf("after a start by hand it has died %s times", n)
+	}
 }
 
 // says fails the test where no line of systemctl status has all the words.
