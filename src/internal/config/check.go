@@ -28,10 +28,10 @@ func between[T cmp.Ordered](c *checks, setting string, v, least, most T) {
 // together checks that of two settings both are given or none.
 func (c *checks) together(a string, hasA bool, b string, hasB bool) {
 	if hasA && !hasB {
-		c.fail(b, "is missing: %s%s is of no use without", prefix, a)
+		c.fail(b, "is missing: %s%s is of no use without; give both, or none", prefix, a)
 	}
 	if hasB && !hasA {
-		c.fail(a, "is missing: %s%s is of no use without", prefix, b)
+		c.fail(a, "is missing: %s%s is of no use without; give both, or none", prefix, b)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,5 +70,23 @@ func TestProblems(t *testing.T) {
 	err := errors.Join(errors.New("one\n  more"), nil, errors.Join(config.Problems{{Setting: "FAENA_A", Text: "is wrong"}, {Setting: "FAENA_B", Text: "too"}}))
 	if got := oneLine(err); got != "one more; FAENA_A is wrong; FAENA_B too" {
 		t.Errorf("it is %q", got)
+	}
+}
+
+// An address that somebody has set is not to be passed over in silence.
+func TestElsewhere(t *testing.T) {
+	for _, c := range []struct {
+		set    config.Address
+		socket string
+		want   bool
+	}{
+		{config.DefaultAPI().Serve.Listen, "[::]:443", false}, // nobody has set it
+		{":443", "[::]:443", false},
+		{":9443", "[::]:8443", true},
+		{"127.0.0.1:9443", "127.0.0.1:8443", true},
+	} {
+		if got := elsewhere(c.set, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(c.socket))); got != c.want {
+			t.Errorf("%s and a socket at %s: %v", c.set, c.socket, got)
+		}
 	}
 }

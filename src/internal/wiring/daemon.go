@@ -103,11 +103,22 @@ func (d *apiDaemon) openDoor(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if elsewhere(d.c.Serve.Listen, listener.Addr()) {
+			d.log.Warn("FAENA_LISTEN does not count where systemd opens the socket: systemctl edit faena-api.socket, or remove the setting",
+				"listen", string(d.c.Serve.Listen), "socket", listener.Addr().String())
+		}
 		d.door.serve(listener)
 		base := context.WithoutCancel(ctx)
 		d.opened.add(func() error { return d.door.close(base) })
 	}
 	return d.sockets.Close()
+}
+
+// elsewhere reports whether somebody has set an address, with another port than that of the socket which is used instead.
+func elsewhere(set config.Address, socket net.Addr) bool {
+	_, want, _ := net.SplitHostPort(string(set))
+	_, port, err := net.SplitHostPort(socket.String())
+	return err == nil && set != config.DefaultAPI().Serve.Listen && want != port
 }
 
 // connect waits until the document store and the queue are there and as they should be.

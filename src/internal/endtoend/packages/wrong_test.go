@@ -20,17 +20,17 @@ type wrongCase struct {
 }
 
 var wrongCases = []wrongCase{
-	{"value of the API", "faena-api.service", "echo FAENA_DRAIN_AFTER=soon >>/etc/faena/api.env", []string{"FAENA_DRAIN_AFTER", "soon"}},
+	{"value of the API", "faena-api.service", "echo FAENA_DRAIN_AFTER=soon >>/etc/faena/api.env", []string{"FAENA_DRAIN_AFTER", "soon", "right would be"}},
 	{"unknown setting of the API", "faena-api.service", "echo FAENA_COLOUR=red >>/etc/faena/api.env", []string{"FAENA_COLOUR", "remove it", "/etc/faena/api.env"}},
 	{"misspelt setting of the API", "faena-api.service", "echo FAENA_LOG_LEVLE=info >>/etc/faena/api.env", []string{"FAENA_LOG_LEVLE", "FAENA_LOG_LEVEL is: correct"}},
 	{"key of the certificate", "faena-api.service", "echo none >/etc/credstore/faena-api.tls_key", []string{"FAENA_TLS_KEY_FILE", "must be PEM"}},
-	{"no key of the certificate", "faena-api.service", "rm /etc/credstore/faena-api.tls_key", []string{"FAENA_TLS_KEY_FILE"}},
-	{"nkey of the API", "faena-api.service", "echo none >/etc/credstore/faena-api.nats_nkey", []string{"FAENA_NATS_NKEY_FILE"}},
+	{"no key of the certificate", "faena-api.service", "rm /etc/credstore/faena-api.tls_key", []string{"FAENA_TLS_KEY_FILE", "give both"}},
+	{"nkey of the API", "faena-api.service", "echo none >/etc/credstore/faena-api.nats_nkey", []string{"FAENA_NATS_NKEY_FILE", "keygen"}},
 	{"port in use by another", "faena-api.service", "echo FAENA_OPERATIONS_LISTEN=127.0.0.1:4222 >>/etc/faena/api.env",
 		[]string{"FAENA_OPERATIONS_LISTEN", "127.0.0.1:4222", "another process listens there"}},
 	{"admin socket in use", "faena-api.service", adminSocket + "echo FAENA_ADMIN_SOCKET=/var/lib/faena-api/admin.sock >>/etc/faena/api.env",
 		[]string{"FAENA_ADMIN_SOCKET", "/var/lib/faena-api/admin.sock", "another process listens", "end it"}},
-	{"value of the worker", "faena-worker.service", "echo FAENA_LOG_LEVEL=loud >>/etc/faena/worker.env", []string{"FAENA_LOG_LEVEL", "loud"}},
+	{"value of the worker", "faena-worker.service", "echo FAENA_LOG_LEVEL=loud >>/etc/faena/worker.env", []string{"FAENA_LOG_LEVEL", "loud", "right would be"}},
 	{"unknown setting of the worker", "faena-worker.service", "echo FAENA_COLOUR=red >>/etc/faena/worker.env", []string{"FAENA_COLOUR", "remove it", "/etc/faena/worker.env"}},
 	{"seal key of the worker", "faena-worker.service", "echo none >/etc/credstore/faena-worker.seal_key", []string{"FAENA_SEAL_KEY_FILE", "keygen"}},
 	{"port of the worker in use", "faena-worker.service", "echo FAENA_OPERATIONS_LISTEN=127.0.0.1:4222 >>/etc/faena/worker.env",
@@ -102,6 +102,11 @@ func testWrong(t *testing.T, h *host) {
 		})
 	}
 	t.Run("port of the API in use", func(t *testing.T) { testPort(t, h) })
+	t.Run("address that does not count", func(t *testing.T) {
+		h.Run(t, "echo FAENA_LISTEN=:9443 >>/etc/faena/api.env; systemctl restart faena-api")
+		h.says(t, "faena-api", "FAENA_LISTEN does not count", "systemctl edit faena-api.socket", "listen=:9443")
+		h.Run(t, "cp -a /root/faena/api.env /etc/faena/; systemctl restart faena-api")
+	})
 	t.Run("deaths in a row", func(t *testing.T) { testPauses(t, h) })
 	t.Run("units", func(t *testing.T) {
 		// What systemd does not know of a unit it says at each daemon-reload.
