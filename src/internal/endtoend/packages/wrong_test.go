@@ -5,6 +5,7 @@ package packages_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +108,7 @@ func testWrong(t *testing.T, h *host) {
 		h.says(t, "faena-api", "FAENA_LISTEN does not count", "systemctl edit faena-api.socket", "listen=:9443")
 		h.Run(t, "cp -a /root/faena/api.env /etc/faena/; systemctl restart faena-api")
 	})
+	t.Run("while somebody waits", func(t *testing.T) { testWaits(t, h) })
 	t.Run("deaths in a row", func(t *testing.T) { testPauses(t, h) })
 	t.Run("units", func(t *testing.T) {
 		// What systemd does not know of a unit it says at each daemon-reload.
@@ -129,6 +131,23 @@ func testPort(t *testing.T, h *host) {
 		h.says(t, unit, "ListenStream= of faena-api.socket is 127.0.0.1:8083", "faena-worker (process "+h.property(t, "faena-worker", "MainPID")+")",
 			"end it", "systemctl edit faena-api.socket")
 	}
+}
+
+// testWaits has a client wait for an API whose settings are wrong: it starts it a few times, and not for ever.
+func testWaits(t *testing.T, h *host) {
+	began := strings.TrimSpace(h.Run(t, "echo FAENA_COLOUR=red >>/etc/faena/api.env; date +@%s; systemctl stop faena-api; "+
+		"systemd-run --unit waits --collect --quiet bash -c 'exec 3<>/dev/tcp/127.0.0.1/8443; read -rt 60 <&3'"))
+	faenatest.EventuallyNil(t, 20*time.Second, "the socket has given up", func() error {
+		if state := h.property(t, "faena-api.socket", "ActiveState"); state != "failed" {
+			return fmt.Errorf("it is %s", state)
+		}
+		return nil
+	})
+	starts := h.Run(t, "journalctl --sync; journalctl --no-pager --output cat --unit faena-api.service --since "+began+" | grep -c '^Starting faena-api'")
+	if n, err := strconv.Atoi(strings.TrimSpace(starts)); err != nil || n < 1 || n > 6 {
+		t.Errorf("it was started %q times", starts)
+	}
+	h.Run(t, "cp -a /root/faena/api.env /etc/faena/; systemctl stop waits 2>/dev/null || true; systemctl restart faena-api; systemctl is-active faena-api.socket")
 }
 
 // testPauses has a daemon die again and again: the pause before its next start doubles, and nobody who starts or stops it by hand waits for that.
