@@ -163,9 +163,13 @@ func ids(text string) (list []string) {
 	return append(list, "?")
 }
 
-// testPurge purges the packages: nothing is left. Installed again, it is a new installation.
+// testPurge purges the packages: nothing is left, of a worker that was killed, and of a directory that is a volume of its own, neither.
+// Installed again, it is a new installation.
 func (u *upgrade) testPurge(t *testing.T) {
+	u.Run(t, `systemctl stop faena-nats; mount --bind /var/lib/faena-nats /var/lib/faena-nats; systemctl start faena.target
+		systemctl kill --kill-who=main --signal KILL faena-worker; systemctl stop faena-worker`)
 	u.Run(t, "DEBIAN_FRONTEND=noninteractive apt-get -q purge --yes 'faena*'")
+	u.Run(t, "umount /var/lib/faena-nats; rmdir --ignore-fail-on-non-empty /var/lib/faena-nats")
 	// Not ours are what this test has put there, what apt and systemd know of all packages there are, and the journal.
 	left := u.Run(t, `find / -xdev \( -path /proc -o -path /sys -o -path /opt -o -path /root -o -path /var/lib/apt -o -path /var/cache/apt -o -path /var/log \
 			-o -path /etc/systemd/system/faena-api.service.d -o -path /etc/systemd/system/faena-worker.service.d -o -path /etc/apt \) -prune \
