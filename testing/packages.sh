@@ -22,6 +22,13 @@ if ! git -C "$root" archive "$previous" src | tar -C "$work/before" -x; then
 	echo "packages: the commit in testing/previous, $previous, is not in this clone: fetch its whole history" >&2
 	exit 1
 fi
+# With an older messaging server, of the same minor version, so that an upgrade restarts that as well, and a downgrade goes back to it.
+nats=github.com/nats-io/nats-server/v2
+(cd "$work/before/src" && go mod edit -require="$nats@v2.15.1")
+cat >>"$work/before/src/go.sum" <<-EOF
+	$nats v2.15.1 h1:fK3AeYFIji1Smng60jB0hVoAPZezA/UzsaI3BqXFNEI=
+	$nats v2.15.1/go.mod h1:yeuYRtKVKIFtmMz2/YPk+6hvmNBnk+WwTUzErBdH6IE=
+EOF
 VERSION_BEFORE=0.0.0+$(git -C "$root" rev-list --count "$previous").g${previous:0:8}
 # This tree's packaging, but for what those programs do not know yet: --check-config, which would keep them from starting, the watchdog that a
 # daemon must feed, and the command by which root gives a group its keys.

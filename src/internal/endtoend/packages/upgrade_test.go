@@ -67,7 +67,20 @@ func (u *upgrade) install(t *testing.T, version string) {
 		t.Fatalf("apt-get: %v", err)
 	}
 	t.Logf("all is %s after %v\n%s", version, time.Since(began).Round(100*time.Millisecond), out)
-	u.runs(t, version, "faena-api", "faena-worker")
+	u.runs(t, version, "faena-api", "faena-worker", "faena-nats")
+}
+
+// change installs another version, whose messaging server is another one too: it is restarted under load, with all that stands on it.
+func (u *upgrade) change(t *testing.T, version string) {
+	t.Helper()
+	const server = "/usr/lib/faena/nats-server --version"
+	before := u.Run(t, server)
+	u.install(t, version)
+	if now := u.Run(t, server); now == before {
+		t.Errorf("the messaging server of both releases is %s: nothing was shown of its restart (testing/packages.sh)", now)
+	}
+	t.Logf("the messaging server:\n%s", u.Run(t, "journalctl --no-pager --boot --output short-precise --unit faena-nats | "+
+		"grep -E 'Stopping|Version|Server is ready' | tail -n 3"))
 }
 
 // replace has dpkg install one package, whatever the others ask for: this host stands for two, on which an upgrade does not happen at once.
@@ -83,13 +96,21 @@ func (u *upgrade) runs(t *testing.T, version string, names ...string) {
 	for _, name := range names {
 		faenatest.EventuallyNil(t, stepWithin, fmt.Sprintf("%s is ready as %s", name, version), func() error {
 			state := u.property(t, name, "ActiveState") + " " + u.property(t, name, "SubState")
-			out, err := u.Try(t.Context(), fmt.Sprintf("cmp /usr/bin/%[1]s /proc/$(systemctl show --property MainPID --value %[1]s)/exe; dpkg-query -W -f '${Version}' %[1]s", name))
+			out, err := u.Try(t.Context(), fmt.Sprintf("cmp %[2]s /proc/$(systemctl show --property MainPID --value %[1]s)/exe; dpkg-query -W -f '${Version}' %[1]s", name, program(name)))
 			if err != nil || state != "active running" || out != version {
 				return fmt.Errorf("it is %s, %s: %w", state, out, err)
 			}
 			return nil
 		})
 	}
+}
+
+// program is what a daemon runs.
+func program(name string) string {
+	if name == "faena-nats" {
+		return "/usr/lib/faena/nats-server"
+	}
+	return "/usr/bin/" + name
 }
 
 func (u *upgrade) testInstall(t *testing.T) {
@@ -114,9 +135,9 @@ func (u *upgrade) testUnderLoad(t *testing.T) {
 		{"API new, worker before", func(t *testing.T) { u.replace(t, "faena-api", u.now) }},
 		{"API before, worker new", func(t *testing.T) { u.replace(t, "faena-api", u.before); u.replace(t, "faena-worker", u.now) }},
 		{"all before", func(t *testing.T) { u.replace(t, "faena-worker", u.before) }},
-		{"upgrade", func(t *testing.T) { u.install(t, u.now) }},
-		{"downgrade", func(t *testing.T) { u.install(t, u.before) }},
-		{"upgrade again", func(t *testing.T) { u.install(t, u.now) }},
+		{"upgrade", func(t *testing.T) { u.change(t, u.now) }},
+		{"downgrade", func(t *testing.T) { u.change(t, u.before) }},
+		{"upgrade again", func(t *testing.T) { u.change(t, u.now) }},
 	} {
 		began := time.Now()
 		if !t.Run(step.name, func(t *testing.T) { step.do(t); x.flows(t, time.Now(), aWhile) }) {
