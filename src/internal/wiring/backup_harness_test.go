@@ -244,7 +244,8 @@ func smallDisk(t *testing.T, size string) string {
 
 func emptyHostIn(t *testing.T, root string) wiring.Host {
 	t.Helper()
-	h := wiring.Host{Root: root, Owner: func(string, string) error { return nil }, Running: func(context.Context) []string { return nil }}
+	h := wiring.Host{Root: root, Owner: func(string, string) error { return nil }, Running: func(context.Context) []string { return nil },
+		Environment: func(context.Context) []string { return nil }}
 	for _, dir := range []string{"/var/lib/faena-api", "/var/lib/faena-nats", "/etc/credstore"} {
 		if err := os.MkdirAll(filepath.Join(h.Root, dir), 0o700); err != nil {
 			t.Fatal(err)
@@ -282,12 +283,17 @@ type host struct {
 
 func open(t *testing.T, h wiring.Host) *host {
 	t.Helper()
-	store, err := boltstore.Open(filepath.Join(h.Root, "/var/lib/faena-api/documents.db"), boltstore.Options{})
+	return openAt(t, h, "/var/lib/faena-api", "/var/lib/faena-nats")
+}
+
+func openAt(t *testing.T, h wiring.Host, api, nats string) *host {
+	t.Helper()
+	store, err := boltstore.Open(filepath.Join(h.Root, api, "documents.db"), boltstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	s, err := natsbus.StartServer(natsbus.ServerOptions{Dir: filepath.Join(h.Root, "/var/lib/faena-nats"), MaxStore: 1 << 30, Shared: true})
+	s, err := natsbus.StartServer(natsbus.ServerOptions{Dir: filepath.Join(h.Root, nats), MaxStore: 1 << 30, Shared: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -97,6 +97,7 @@ func TestBackup(t *testing.T) {
 	})
 	t.Run("daemons", func(t *testing.T) { daemonsOnRestored(t, b, file, key) })
 	t.Run("refused", func(t *testing.T) { refusals(t, b, file, key) })
+	t.Run("other directories", func(t *testing.T) { otherDirectories(t, b) })
 	t.Run("passphrase", func(t *testing.T) {
 		locks, key := passphrase(t, "correct horse")
 		file := filepath.Join(t.TempDir(), "b.age")

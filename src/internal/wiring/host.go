@@ -24,6 +24,8 @@ type Host struct {
 	Owner func(path, user string) error
 	// Running names the daemons that run; default: systemd is asked.
 	Running func(context.Context) []string
+	// Environment is what the unit of faena-api sets; default: systemd is asked.
+	Environment func(context.Context) []string
 }
 
 // Where the packages keep what.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -27,11 +26,6 @@ const (
 	// restoreMark is there from when the first thing of the host is replaced until the last one is: a restore that was cut short in
 	// between is repeated, whatever it has left.
 	restoreMark = apiState + "/restore-unfinished"
-	// The parts are put together beside their places, on the same file system.
-	stagedDocuments = apiState + "/restore-documents.db"
-	stagedNATS      = natsState + "/restore"
-	placedDocuments = apiState + "/documents.db"
-	placedNATS      = natsState + "/jetstream"
 
 	// restoreStore lets in whatever a backup has: the NATS server itself, which is started later, is given its own limit.
 	restoreStore = 1 << 50
@@ -63,6 +57,7 @@ type restoring struct {
 	RestoreOptions
 	manifest *backup.Manifest
 	files    map[string][]byte
+	at       places
 	out      Restored
 }
 
@@ -117,6 +112,9 @@ func (r *restoring) check(ctx context.Context) error {
 			return fmt.Errorf("there is no directory %s: install the packages first (apt install faena), of version %s or a newer one", dir, m.Head.Version)
 		}
 	}
+	if err := r.find(ctx); err != nil {
+		return err
+	}
 	return r.empty(ctx)
 }
 
@@ -144,12 +142,18 @@ func (r *restoring) empty(ctx context.Context) error {
 	if _, err := os.Stat(r.Host.path(restoreMark)); err == nil {
 		return nil // what is there is of a restore that was cut short
 	}
-	there, err := r.documentsThere(ctx)
-	if err == nil && there == "" {
-		there, err = r.messagesThere(ctx)
-	}
-	if err != nil {
-		return err
+	var there string
+	for _, at := range r.at.all() {
+		var err error
+		if there, err = r.documentsThere(ctx, at.documents()); err == nil && there == "" {
+			there, err = r.messagesThere(ctx, at)
+		}
+		if err != nil {
+			return err
+		}
+		if there != "" {
+			break
+		}
 	}
 	if there != "" {
 		return fmt.Errorf("this host is not empty: %s. Restore on a host where the packages were just installed (apt purge 'faena*' removes all that is here)", there)
@@ -157,8 +161,8 @@ func (r *restoring) empty(ctx context.Context) error {
 	return nil
 }
 
-func (r *restoring) documentsThere(ctx context.Context) (what string, err error) {
-	path := r.Host.path(placedDocuments)
+func (r *restoring) documentsThere(ctx context.Context, placed string) (what string, err error) {
+	path := r.Host.path(placed)
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return "", nil
 	}
@@ -172,28 +176,28 @@ func (r *restoring) documentsThere(ctx context.Context) (what string, err error)
 		return "", err
 	}
 	if len(users) > 0 {
-		return fmt.Sprintf("%s has users, the first of them is %s", placedDocuments, users[0].Name), nil
+		return fmt.Sprintf("%s has users, the first of them is %s", placed, users[0].Name), nil
 	}
 	stats, err := store.HistoryStats(ctx)
 	if err == nil && stats.Bytes > 0 {
-		what = placedDocuments + " has activations"
+		what = placed + " has activations"
 	}
 	return what, err
 }
 
-func (r *restoring) messagesThere(ctx context.Context) (what string, err error) {
-	if _, err := os.Stat(r.Host.path(placedNATS)); errors.Is(err, os.ErrNotExist) {
+func (r *restoring) messagesThere(ctx context.Context, at places) (what string, err error) {
+	if _, err := os.Stat(r.Host.path(at.streams())); errors.Is(err, os.ErrNotExist) {
 		return "", nil
 	}
-	err = r.withNATS(ctx, natsState, func(_ *natsbus.Server, bus *natsbus.Bus) error {
+	err = r.withNATS(ctx, at.nats, func(_ *natsbus.Server, bus *natsbus.Bus) error {
 		held, err := bus.Holds(ctx)
 		for stream, n := range held {
-			what = fmt.Sprintf("stream %s in %s has %d messages", stream, placedNATS, n)
+			what = fmt.Sprintf("stream %s in %s has %d messages", stream, at.streams(), n)
 		}
 		return err
 	})
 	if err == nil {
-		err = r.Host.give(placedNATS, natsUser)
+		err = r.Host.give(at.streams(), natsUser)
 	}
 	return what, err
 }
@@ -228,7 +232,7 @@ func (r *restoring) withNATS(ctx context.Context, dir string, do func(*natsbus.S
 // stage puts documents and streams together beside their places.
 func (r *restoring) stage(ctx context.Context) error {
 	r.clear()
-	err := r.withNATS(ctx, stagedNATS, func(server *natsbus.Server, bus *natsbus.Bus) error {
+	err := r.withNATS(ctx, r.at.stagedStreams(), func(server *natsbus.Server, bus *natsbus.Bus) error {
 		var groups []string
 		m, err := r.read(ctx, func(_ backup.Head, name string, from io.Reader) error {
 			switch stream, isStream := strings.CutPrefix(name, backup.Streams); {
@@ -253,11 +257,11 @@ func (r *restoring) stage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(r.Host.give(stagedDocuments, apiUser), r.Host.give(stagedNATS, natsUser))
+	return errors.Join(r.Host.give(r.at.stagedDocuments(), apiUser), r.Host.give(r.at.stagedStreams(), natsUser))
 }
 
 func (r *restoring) stageDocuments(from io.Reader) error {
-	return writeWhole(r.Host.path(stagedDocuments), 0o600, func(w io.Writer) error { _, err := io.Copy(w, from); return err })
+	return writeWhole(r.Host.path(r.at.stagedDocuments()), 0o600, func(w io.Writer) error { _, err := io.Copy(w, from); return err })
 }
 
 func (r *restoring) stageStream(server *natsbus.Server, name string, from io.Reader) error {
@@ -271,7 +275,7 @@ func (r *restoring) stageStream(server *natsbus.Server, name string, from io.Rea
 
 // settle decides on what had not ended.
 func (r *restoring) settle(ctx context.Context, bus *natsbus.Bus, groups []string) (err error) {
-	store, err := boltstore.Open(r.Host.path(stagedDocuments), boltstore.Options{})
+	store, err := boltstore.Open(r.Host.path(r.at.stagedDocuments()), boltstore.Options{})
 	if err != nil {
 		return err
 	}
@@ -309,7 +313,7 @@ func (r *restoring) settle(ctx context.Context, bus *natsbus.Bus, groups []strin
 
 // clear removes what a restore has put together.
 func (r *restoring) clear() {
-	for _, path := range []string{stagedDocuments, stagedDocuments + ".new", stagedNATS} {
+	for _, path := range []string{r.at.stagedDocuments(), r.at.stagedDocuments() + ".new", r.at.stagedStreams()} {
 		_ = os.RemoveAll(r.Host.path(path)) // it costs room, and is removed by the next restore
 	}
 }
@@ -317,16 +321,16 @@ func (r *restoring) clear() {
 // replace puts everything in its place. From the mark on it must be finished, or repeated.
 func (r *restoring) replace() error {
 	h := r.Host
-	if err := syncAll(h.path(natsState), h.path(apiState)); err != nil {
+	if err := syncAll(h.path(r.at.nats), h.path(r.at.api), h.path(apiState)); err != nil {
 		return err
 	}
 	if err := h.put(restoreMark, []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o600); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(h.path(placedNATS)); err != nil {
+	if err := os.RemoveAll(h.path(r.at.streams())); err != nil {
 		return err
 	}
-	if err := os.Rename(h.path(filepath.Join(stagedNATS, "jetstream")), h.path(placedNATS)); err != nil {
+	if err := os.Rename(h.path(r.at.stagedStreams()+"/jetstream"), h.path(r.at.streams())); err != nil {
 		return err
 	}
 	for path, data := range r.files {
@@ -339,10 +343,10 @@ func (r *restoring) replace() error {
 			return err
 		}
 	}
-	if err := os.Rename(h.path(stagedDocuments), h.path(placedDocuments)); err != nil {
+	if err := os.Rename(h.path(r.at.stagedDocuments()), h.path(r.at.documents())); err != nil {
 		return err
 	}
-	if err := syncAll(h.path(natsState), h.path(apiState), h.path("/etc")); err != nil {
+	if err := syncAll(h.path(r.at.nats), h.path(r.at.api), h.path(apiState), h.path("/etc")); err != nil {
 		return err
 	}
 	return errors.Join(os.Remove(h.path(restoreMark)), syncDir(h.path(apiState)))
