@@ -29,6 +29,7 @@ func TestOneHost(t *testing.T) {
 	t.Run("wrong", func(t *testing.T) { testWrong(t, h) })
 	t.Run("one host", func(t *testing.T) { testOneHostUnit(t, h) })
 	t.Run("starts", func(t *testing.T) { testStarts(t, h) })
+	t.Run("registries", func(t *testing.T) { testRegistries(t, h) })
 }
 
 // install runs every command of docs/install.md as it stands there, one block after the other. Only the image is another one: there is no

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -33,6 +34,7 @@ type site struct {
 	image    string // that hosts are made of
 	gateway  string // this machine, as hosts see it
 	registry string
+	images   http.Handler // what is behind it
 }
 
 func newSite(t *testing.T) *site {
@@ -46,7 +48,8 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewUnstartedServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	s.images = registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewUnstartedServer(s.images)
 	_ = server.Listener.Close() // ours is used instead
 	server.Listener = listener
 	server.Start()
