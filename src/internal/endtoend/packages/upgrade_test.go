@@ -39,6 +39,8 @@ func TestUpgrade(t *testing.T) {
 		t.Fatalf("there are versions %v of package faena, and should be two", versions)
 	}
 	u := &upgrade{host: h, now: versions[0], before: versions[1]}
+	h.Run(t, bare)
+	u.bare = h.Run(t, everything)
 	ok := t.Run("install", u.testInstall) && t.Run("under load", u.testUnderLoad)
 	if ok && t.Run("remove", u.testRemove) {
 		t.Run("purge", u.testPurge)
@@ -50,6 +52,7 @@ type upgrade struct {
 	*host
 	now, before string
 	admin       load.User
+	bare        string // what the host had before
 }
 
 // install has apt install a version of all packages, as an administrator does who keeps what he has edited.
@@ -195,13 +198,12 @@ func (u *upgrade) testPurge(t *testing.T) {
 	left := u.Run(t, `find / -xdev \( -path /proc -o -path /sys -o -path /opt -o -path /root -o -path /var/lib/apt -o -path /var/cache/apt -o -path /var/log \
 			-o -path /etc/systemd/system/faena-api.service.d -o -path /etc/systemd/system/faena-worker.service.d -o -path /etc/apt \) -prune \
 			-o -iname '*faena*' -print -o -path '/etc/credstore*' -print
-		grep -i faena /etc/passwd /etc/group /etc/shadow /etc/gshadow || true
-		systemctl list-units --all --plain --no-legend 'faena*'; systemctl list-unit-files --no-legend 'faena*' || true
-		nft list tables | grep -i faena || true
-		docker ps --all --format '{{.Names}}'; docker network ls --format '{{.Name}}' | grep -vxE 'bridge|host|none' || true; docker volume ls -q
 		dpkg -l 'faena*' 2>/dev/null | grep ^.c || true`)
 	if left != "" {
 		t.Errorf("there is left:\n%s", left)
+	}
+	if list := differences(u.bare, u.Run(t, everything)); len(list) > 0 {
+		t.Errorf("it is another host than before it had Faena:\n%s", strings.Join(list, "\n"))
 	}
 	if t.Failed() {
 		return
