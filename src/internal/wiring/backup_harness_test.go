@@ -117,6 +117,11 @@ func startBackedUp(t *testing.T) *backedUp {
 			t.Fatal(err)
 		}
 	}
+	// A daemon whose directory it is may have made a link there to what only root may read.
+	state := filepath.Join(b.root, "/var/lib/faena-api")
+	if err := errors.Join(os.MkdirAll(state, 0o755), os.Symlink(filepath.Join(b.root, "/etc/credstore/another"), filepath.Join(state, "link.nk"))); err != nil {
+		t.Fatal(err)
+	}
 	identity, err := seal.ParseIdentity(text(filepath.Join(dir, "keys", "seal.key")))
 	if err != nil {
 		t.Fatal(err)
@@ -341,6 +346,9 @@ func (o *host) has(t *testing.T, b *backedUp, h wiring.Host) {
 	}
 	if info, err := os.Stat(filepath.Join(h.Root, "/etc/credstore/faena-api.seal_key")); err != nil || info.Mode() != 0o640 {
 		t.Errorf("the key's file is %v, %v", info, err)
+	}
+	if _, err := os.Stat(filepath.Join(h.Root, "/var/lib/faena-api/link.nk")); err == nil {
+		t.Error("what a link led to was in the backup")
 	}
 	if _, err := os.Stat(filepath.Join(h.Root, "/etc/credstore/another")); err == nil {
 		t.Error("another program's secret was backed up")

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"faena.dev/faena/internal/backup"
 )
 
@@ -54,7 +56,7 @@ func (h Host) files() (found []string, err error) {
 			return nil, err
 		}
 		for _, p := range paths {
-			if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() && !strings.HasSuffix(p, ".new") {
+			if info, err := os.Lstat(p); err == nil && info.Mode().IsRegular() && !strings.HasSuffix(p, ".new") {
 				rel, err := filepath.Rel(h.path("/"), p)
 				if err != nil {
 					return nil, err
@@ -74,15 +76,18 @@ func (h Host) known(path string) bool {
 	})
 }
 
-// add puts a file of the host into a backup.
+// add puts a file of the host into a backup. Some are in directories of daemons: root follows no link that one of them may have made.
 func (h Host) add(w *backup.Writer, path string) error {
 	return w.Add(strings.TrimSuffix(backup.Files, "/")+path, func(to io.Writer) (any, error) {
-		f, err := os.Open(h.path(path))
+		f, err := os.OpenFile(h.path(path), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 		if err != nil {
 			return nil, err
 		}
 		defer func() { _ = f.Close() }() // it was read only
 		info, err := f.Stat()
+		if err == nil && !info.Mode().IsRegular() {
+			err = fmt.Errorf("%s is no regular file", path)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -141,13 +146,14 @@ func chown(path, name string) error {
 	return os.Lchown(path, uid, gid)
 }
 
-// running names the daemons that run.
+// running names the daemons that run, or are about to.
 func (h Host) running(ctx context.Context) (units []string) {
 	if h.Running != nil {
 		return h.Running(ctx)
 	}
 	for _, unit := range []string{"faena-api.socket", "faena-api.service", "faena-nats.service", "faena-worker.service"} {
-		if exec.CommandContext(ctx, "systemctl", "is-active", "--quiet", unit).Run() == nil {
+		state, err := exec.CommandContext(ctx, "systemctl", "show", "--property=ActiveState", "--value", unit).Output()
+		if s := strings.TrimSpace(string(state)); err != nil || s != "inactive" && s != "failed" { // one that starts waits, with its files open
 			units = append(units, unit)
 		}
 	}

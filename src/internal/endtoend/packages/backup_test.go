@@ -49,6 +49,15 @@ func TestBackup(t *testing.T) {
 	if _, err := to.Try(t.Context(), "faena restore /root/backup.age --passphrase-file /root/words"); err == nil || !strings.Contains(err.Error(), "systemctl stop faena.target") {
 		t.Errorf("while the daemons run it gives %v", err)
 	}
+	// One that was cut short: nothing runs on what it has left.
+	to.Run(t, "systemctl stop faena.target; touch /var/lib/faena-api/restore-unfinished")
+	for _, unit := range []string{"faena-nats.service", "faena-api.service", "faena-worker.service"} {
+		if _, err := to.Try(t.Context(), "systemctl start "+unit); err == nil {
+			t.Errorf("%s runs on half a restore", unit)
+		}
+		to.says(t, unit, "/var/lib/faena-api/restore-unfinished")
+	}
+	to.Run(t, "rm /var/lib/faena-api/restore-unfinished")
 	told := to.Run(t, "systemctl stop faena.target; faena restore /root/backup.age --passphrase-file /root/words 2>&1; systemctl start faena.target")
 	to.Put(t, "/root/admin.password", "0600", from.Run(t, "cat /root/admin.password"))
 	to.login(t)
