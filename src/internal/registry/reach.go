@@ -73,7 +73,7 @@ func (r *Rules) allows(host string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("registry %s is %w: images come from %s", host, errRefused, strings.Join(r.Registries, ", "))
+	return fmt.Errorf("registry %s is %w: images come from %s (FAENA_REGISTRIES)", host, errRefused, strings.Join(r.Registries, ", "))
 }
 
 // AllowsHub reports whether images may come from Docker Hub.
@@ -102,7 +102,7 @@ func (r *Rules) reach(host string, ip netip.Addr) error {
 	}
 	public := ip.IsGlobalUnicast() && !ip.IsPrivate() && !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(ip) })
 	if !public {
-		return fmt.Errorf("address %s of %s is private or reserved and %w", ip, host, errRefused)
+		return fmt.Errorf("address %s of %s is private or reserved and %w (FAENA_REGISTRY_PRIVATE_HOSTS, FAENA_REGISTRY_PRIVATE_NETWORKS)", ip, host, errRefused)
 	}
 	return nil
 }
@@ -133,7 +133,7 @@ type guarded struct {
 
 func (g *guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" && !g.rules.plain(req.URL.Host) {
-		return nil, fmt.Errorf("plain HTTP to %s is %w", req.URL.Host, errRefused)
+		return nil, fmt.Errorf("plain HTTP to %s is %w (FAENA_REGISTRY_INSECURE)", req.URL.Host, errRefused)
 	}
 	if redirects(req) > maxRedirects {
 		return nil, fmt.Errorf("stopped after %d redirects", maxRedirects)

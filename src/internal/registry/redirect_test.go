@@ -160,7 +160,7 @@ func TestResolver_TLS(t *testing.T) {
 	image := "example.com:" + port + "/app"
 	r := NewResolver(loopback)
 	_, err := r.Resolve(t.Context(), image, creds, arch)
-	refusal(t, err, faena.KindUnavailable, "registry_unavailable", "certificate signed by unknown authority")
+	refusal(t, err, faena.KindUnavailable, "registry_unavailable", "certificate signed by unknown authority; where the registry has a CA of its own")
 	if n, _ := h.all(); n != 0 {
 		t.Errorf("%d requests were sent to who knows whom", n)
 	}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -226,7 +227,11 @@ func (q *question) meaning(err error) error {
 		}
 		return q.away(words)
 	}
-	return q.away(err.Error())
+	words := err.Error()
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		words += "; where the registry has a CA of its own, the host of each API must trust it (docs/operations.md)"
+	}
+	return q.away(words)
 }
 
 // wordsOf are a registry's own words, or at least its status.

@@ -93,7 +93,7 @@ func testRegistries(t *testing.T, h *host) {
 	more := strings.NewReplacer("HOSTS=registry.example.org", "HOSTS=registry.example.org,index.docker.io,registry-1.docker.io,"+h.site.registry, ":5000", ":"+private.port)
 
 	t.Run("private", func(t *testing.T) {
-		fails(own, "is private or reserved and not allowed by the operator")
+		fails(own, "FAENA_REGISTRY_PRIVATE_HOSTS")
 		var commands []string
 		for _, block := range blocks(t, document) {
 			if strings.Contains(block, "registry.example.org") {
@@ -105,7 +105,7 @@ func testRegistries(t *testing.T, h *host) {
 		}
 		h.Run(t, "cd /root\n"+commands[0])
 		h.Run(t, "cp /etc/faena/api.env /root/api.env.before; grep PRIVATE_HOSTS= /etc/faena/worker.env | tail -n 1 >>/etc/faena/api.env; systemctl restart faena-api")
-		fails(own, "certificate signed by unknown authority")
+		fails(own, "the host of each API must trust it")
 		h.Run(t, "cp /root/api.env.before /etc/faena/api.env; cd /root\n"+commands[1])
 		runs(own)
 		if private.asked.Load() == 0 {
