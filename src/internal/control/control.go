@@ -68,6 +68,7 @@ type Control struct {
 
 	groups  *groups
 	leading atomic.Bool
+	writes  writes
 	horizon horizon
 
 	cut      cut
@@ -132,6 +133,7 @@ func New(o Options) *Control {
 		backlogs: newBacklogs(o.Bus), releases: releases{byGroup: make(map[string]*releaser)}, times: usualTimes()}
 	c.groups = newGroups(c.standard())
 	c.gauge = newGauge(o.Bus, c.groups.names, c.connected)
+	c.writes.bus, c.writes.groups = o.Bus, c.groups.names
 	c.gauge.pulse = o.Pulse
 	c.functions = newCache(c.loadFunction)
 	c.users = newCache(func(ctx context.Context, _, name string) (faena.User, error) {
@@ -167,7 +169,7 @@ func (c *Control) Run(ctx context.Context, ready chan<- struct{}) error {
 	}
 	close(ready)
 
-	loops := []func(context.Context) error{c.gauge.run, c.tellLeader, c.reconciles, c.lead,
+	loops := []func(context.Context) error{c.gauge.run, c.probe, c.tellLeader, c.reconciles, c.lead,
 		func(ctx context.Context) error { return c.followGroups(ctx, c.record) }}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

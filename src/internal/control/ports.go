@@ -190,6 +190,8 @@ type Storage interface {
 	Fill(ctx context.Context, group string) (fraction float64, what string, records uint64, err error)
 	// BacklogFill returns how full the group's backlog is, as a fraction of 1.
 	BacklogFill(ctx context.Context, group string) (float64, error)
+	// TakesWrites writes what costs nothing to the group's records. faena.ErrUnknown is a write without an answer.
+	TakesWrites(ctx context.Context, group string) error
 }
 
 // Resolver asks an image registry at deploy time.

@@ -271,6 +271,9 @@ func (c *Control) Ready(ctx context.Context) (missing []string, ready bool) {
 	if !c.o.Bus.Connected() {
 		ready = false
 		missing = append(missing, "queue: no connection to NATS")
+	} else if c.writes.none() {
+		ready = false
+		missing = append(missing, takesNoWrites)
 	}
 	if err := c.o.Documents.Ping(ctx); err != nil {
 		missing = append(missing, "documents: "+err.Error())

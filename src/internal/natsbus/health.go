@@ -267,12 +267,28 @@ func (b *Bus) examine(ctx context.Context, s *faena.StreamHealth, consumer strin
 	case s.Name == bucketStream(claimsBucket) && float64(info.State.Bytes) > nearlyFull*float64(info.Config.MaxBytes):
 		s.Problem = "it is nearly full: then calls with an Idempotency-Key are refused until older keys are a day old; a larger FAENA_NATS_MAX_STORE gives it more"
 	}
+	if s.Problem == "" && s.Name == recordsStream(s.Group) {
+		if err := b.TakesWrites(ctx, s.Group); err != nil {
+			s.Problem = "it takes no writes: the disk of a NATS server is full, or was: make room there, then restart that server (" + oneLine(err) + ")"
+		}
+	}
 	if consumer == "" {
 		return
 	}
 	if problem := b.examineConsumer(ctx, s.Name, consumer); problem != "" && s.Problem == "" {
 		s.Problem = problem
 	}
+}
+
+// TakesWrites writes to the group's records what costs nothing. A server (2.15) that could not write once answers no write to that stream
+// any more, and says of it what it says of a healthy one: faena.ErrUnknown.
+func (b *Bus) TakesWrites(ctx context.Context, group string) error {
+	ctx, cancel := context.WithTimeout(ctx, preflightFor)
+	defer cancel()
+	if err := b.anchorRecords(ctx, group); err != nil {
+		return fmt.Errorf("write to the records of group %s: %w", group, err)
+	}
+	return nil
 }
 
 func (b *Bus) examineConsumer(ctx context.Context, stream, consumer string) string {

@@ -51,7 +51,7 @@ func testHardening(t *testing.T, h *host) {
 		t.Run(d.name+"/security", func(t *testing.T) { testExposure(t, h, d) })
 		t.Run(d.name+"/probe", func(t *testing.T) { testProbe(t, h, d) })
 	}
-	for _, unit := range []string{"faena-one-host.service", "faena-one-host-group.service"} {
+	for _, unit := range []string{"faena-one-host.service", "faena-one-host-group.service", "faena-nats-watch.service"} {
 		t.Run(unit+"/security", func(t *testing.T) { testExposure(t, h, daemon{name: unit, exposure: 3.5}) })
 	}
 }
