@@ -19,6 +19,7 @@ var errNotRoot = errors.New("only root may do that: it reads and writes the keys
 func (a *app) backupCommand() *cobra.Command {
 	var recipients []string
 	var passphrase, socket string
+	force := false
 	cmd := &cobra.Command{
 		Use: "backup FILE", Short: "Back up the appliance on this host, encrypted (root only)", Args: exactly(1),
 		Long: `Back up the appliance on this host: documents, queue, users, keys and settings, as of one moment, into a file that age encrypts.
@@ -37,7 +38,7 @@ Keep what opens the backup on another host: without it nothing can be restored.`
 			if err != nil {
 				return usage{err}
 			}
-			m, err := wiring.Backup(cmd.Context(), wiring.BackupOptions{Socket: socket, Locks: locks, File: args[0], Out: a.out})
+			m, err := wiring.Backup(cmd.Context(), wiring.BackupOptions{Socket: socket, Locks: locks, File: args[0], Force: force, Out: a.out})
 			if err != nil {
 				return fmt.Errorf("no backup was made: %w", err)
 			}
@@ -52,6 +53,7 @@ Keep what opens the backup on another host: without it nothing can be restored.`
 	_, at := config.APIPaths(a.environ)
 	cmd.Flags().StringArrayVar(&recipients, "recipient", nil, "a public key, age1…, that can open it; may be repeated")
 	cmd.Flags().StringVar(&passphrase, "passphrase-file", "", "the `FILE` with the passphrase that opens it")
+	cmd.Flags().BoolVar(&force, "force", false, "replace FILE where it is there already")
 	cmd.Flags().StringVar(&socket, "socket", at, "the admin socket of faena-api")
 	return cmd
 }
@@ -117,6 +119,12 @@ func (a *app) tellRestored(done *wiring.Restored, resume bool) {
 		if more := done.Resumed - len(done.Live); more > 0 {
 			a.say("and %d more", more)
 		}
+	}
+	a.say("Not in a backup, and to be carried over by hand: drop-ins in /etc/systemd/system/faena-*.d (one may have the API's port), then\n" +
+		"systemctl daemon-reload; /etc/docker/daemon.json, /etc/docker/certs.d; CAs in /usr/local/share/ca-certificates.")
+	if name, err := os.Hostname(); err != nil || name != head.Host {
+		a.say("The certificate names %s, not this host. Another one of the same CA is made by: rm /etc/faena/tls/server.pem\n"+
+			"/etc/credstore/faena-api.tls_key; systemctl restart faena-one-host", head.Host)
 	}
 	a.say("Now: systemctl start faena.target")
 }

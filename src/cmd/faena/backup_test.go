@@ -34,6 +34,8 @@ func TestBackup_Refused(t *testing.T) {
 		{"backup " + out + " --passphrase-file " + empty, exitUsage, "not empty"},
 		{"backup " + out + " --passphrase-file " + words + ".not", exitFailed, "read the passphrase"},
 		{"backup " + out + " --recipient " + recipient + " --socket " + dir + "/no.sock", exitFailed, "FAENA_ADMIN_SOCKET"},
+		{"backup " + words + " --recipient " + recipient, exitFailed, "words is there already: give another name, or --force"},
+		{"backup " + words + " --force --recipient " + recipient + " --socket " + dir + "/no.sock", exitFailed, "FAENA_ADMIN_SOCKET"},
 		{"backup " + dir + "/no/out.age --recipient " + recipient, exitFailed, "no such file"},
 		{"restore " + out, exitUsage, "nothing to open it with"},
 		{"restore " + out + " --identity " + words, exitUsage, "no age identity"},
@@ -44,6 +46,9 @@ func TestBackup_Refused(t *testing.T) {
 		if got.code != c.code || !strings.Contains(got.err, c.says) || strings.Contains(got.err, "horse") || got.out != "" {
 			t.Errorf("faena %s ends with %d, want %d and %q: %s%s", c.args, got.code, c.code, c.says, got.out, got.err)
 		}
+	}
+	if text, err := os.ReadFile(words); err != nil || string(text) != "correct horse\n" {
+		t.Errorf("what was there is %q, %v", text, err)
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "out*")); err != nil || len(left) > 0 {
 		t.Errorf("left are %v, %v", left, err)

@@ -49,6 +49,25 @@ func TestBackup(t *testing.T) {
 			t.Errorf("beside it is %v, %v", entries, err)
 		}
 	})
+	t.Run("there already", func(t *testing.T) {
+		again := filepath.Join(dir, "again.age")
+		if err := os.WriteFile(again, []byte("of yesterday"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.make(t, again, locks); err == nil || !strings.Contains(err.Error(), "again.age is there already") {
+			t.Errorf("it gives %v", err)
+		}
+		if text, err := os.ReadFile(again); err != nil || string(text) != "of yesterday" {
+			t.Errorf("then there is %q, %v", text, err)
+		}
+		o := wiring.BackupOptions{Host: wiring.Host{Root: b.root}, Socket: b.socket, Locks: locks, File: again, Force: true}
+		if _, err := wiring.Backup(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := os.ReadFile(again); err != nil || !bytes.HasPrefix(text, []byte("age-encryption.org")) {
+			t.Errorf("with Force there is %.20q, %v", text, err)
+		}
+	})
 	t.Run("lost", func(t *testing.T) {
 		h := emptyHost(t)
 		done, err := wiring.Restore(t.Context(), wiring.RestoreOptions{Host: h, File: file, Keys: key})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 
 	"faena.dev/faena/internal/backup"
@@ -17,17 +18,21 @@ type BackupOptions struct {
 	Socket string // the admin socket of faena-api
 	Locks  backup.Locks
 	File   string    // "-" is Out
+	Force  bool      // a file that is there is replaced
 	Out    io.Writer // where File is "-"
 }
 
 // Backup makes an encrypted backup of the appliance on this host: what its API gives, and the host's keys and settings. The file is
-// there as a whole, for its owner only, or not at all.
+// there as a whole, for its owner only, or not at all; one that is there already is replaced with Force alone.
 func Backup(ctx context.Context, o BackupOptions) (*backup.Manifest, error) {
 	var m *backup.Manifest
 	fill := func(w io.Writer) (err error) { m, err = o.write(ctx, w); return err }
 	if o.File == "-" {
 		err := fill(o.Out)
 		return m, err
+	}
+	if _, err := os.Lstat(o.File); err == nil && !o.Force {
+		return nil, fmt.Errorf("%s is there already: give another name, or --force, which replaces it", o.File)
 	}
 	if err := writeWhole(o.File, 0o600, fill); err != nil {
 		return nil, err

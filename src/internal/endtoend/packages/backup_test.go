@@ -59,6 +59,11 @@ func TestBackup(t *testing.T) {
 	}
 	to.Run(t, "rm /var/lib/faena-api/restore-unfinished")
 	told := to.Run(t, "systemctl stop faena.target; faena restore /root/backup.age --passphrase-file /root/words 2>&1; systemctl start faena.target")
+	for _, by := range []string{"/etc/systemd/system/faena-*.d", "/etc/docker/daemon.json", "The certificate names from", "systemctl restart faena-one-host"} {
+		if !strings.Contains(told, by) {
+			t.Errorf("what is to be done by hand is told without %s:\n%s", by, told)
+		}
+	}
 	to.Put(t, "/root/admin.password", "0600", from.Run(t, "cat /root/admin.password"))
 	to.login(t)
 	to.works(t)
