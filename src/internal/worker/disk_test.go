@@ -97,7 +97,7 @@ func TestWorker_CollectImages(t *testing.T) {
 func TestWorker_DiskFull(t *testing.T) {
 	t.Parallel()
 	s := start(t, 0)
-	h := s.hand("full")
+	h := s.hand("full", func(o *wiring.WorkerOptions) { o.Pool.DiskPath = s.dir })
 	var d disk
 	h.SetDisk(d.usage)
 	h.Quicken(worker.Every{Ping: 50 * time.Millisecond})
@@ -105,7 +105,7 @@ func TestWorker_DiskFull(t *testing.T) {
 	rev := s.function("f", nil)
 	heir := s.run("heir")
 	s.says("arg", rev, "arg")
-	for used, words := range map[int64]string{100: "The disk has 0 MiB free, 1 MiB", -1: "The disk cannot be looked at"} {
+	for used, words := range map[int64]string{100: "The disk of " + s.dir + " has 0 MiB free, 1 MiB", -1: "The disk cannot be looked at"} {
 		d.used.Store(used)
 		faenatest.Eventually(t, patience, "it says that it is not ready", func() bool {
 			w := h.heartbeat()

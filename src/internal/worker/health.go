@@ -173,7 +173,8 @@ func (w *Worker) unwell(ctx context.Context) string {
 		return fmt.Sprintf("The disk cannot be looked at: %v", err)
 	}
 	if free < w.o.Disk.MinFreeBytes {
-		return fmt.Sprintf("The disk has %d MiB free, %d MiB are kept for what already runs (FAENA_DISK_MIN_FREE). docker system df shows what takes the room.", free>>20, w.o.Disk.MinFreeBytes>>20)
+		return fmt.Sprintf("The disk of %s has %d MiB free, %d MiB are kept for what already runs (FAENA_DISK_MIN_FREE). docker system df shows what takes the room.",
+			w.o.Disk.Path, free>>20, w.o.Disk.MinFreeBytes>>20)
 	}
 	return ""
 }
