@@ -87,7 +87,8 @@ components_of() {
 mkdir -p "$out"
 nfpm=$(tool nfpm) cyclonedx=$(tool cyclonedx-gomod)
 cp -r "$root/packaging/." "$root/systemd" "$work/"
-mkdir -p "$work/man" "$work/completions"
+mkdir -p "$work/man" "$work/completions" "$work/docs"
+cp "$root"/docs/{install,operations,settings,functions,security}.md "$work/docs/"
 (cd "$root/src" && GOOS='' go run ./internal/tools/gendocs -man "$work/man" -completions "$work/completions")
 "$root/packaging/changelog.sh" debian "$VERSION" "$(date -Rud "@$SOURCE_DATE_EPOCH")" >"$work/changelog"
 gzip -9n "$work/man"/* "$work/changelog"

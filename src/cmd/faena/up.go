@@ -31,7 +31,7 @@ func (a *app) upCommand() *cobra.Command {
 		Long: `Run the whole appliance in this process: queue, documents, image registry, API and one worker.
 It needs a Docker Engine and, for the rules that keep functions from this host and from private networks, CAP_NET_ADMIN, which root has.
 It keeps everything below one directory, and begins again where it was.
-Settings are environment variables; docs/settings.md lists them.`,
+Settings are environment variables; docs/settings.md (/usr/share/doc/faena-cli) lists them.`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			c, err := config.LoadUp(a.environ, ownVariables...)
 			if err != nil {

@@ -167,9 +167,9 @@ func TestLoadUp_Bad(t *testing.T) {
 	for _, c := range []struct {
 		name, env, want string // env is separated by blanks
 	}{
-		{"unknown", "FAENA_COLOUR=red", "FAENA_COLOUR is no setting of this daemon: remove it; all settings are in docs/settings.md"},
+		{"unknown", "FAENA_COLOUR=red", "FAENA_COLOUR is no setting of this daemon: remove it; all settings are in docs/settings.md (/usr/share/doc/faena-cli)"},
 		{"misspelt", "FAENA_TSL_KEY_FILE=/x", "FAENA_TSL_KEY_FILE is no setting of this daemon; FAENA_TLS_KEY_FILE is: correct the name, or remove it"},
-		{"too short for a guess", "FAENA_ABC=1", "FAENA_ABC is no setting of this daemon: remove it; all settings are in docs/settings.md"},
+		{"too short for a guess", "FAENA_ABC=1", "FAENA_ABC is no setting of this daemon: remove it; all settings are in docs/settings.md (/usr/share/doc/faena-cli)"},
 		{"another daemon's", "FAENA_NATS_URLS=nats://10.0.0.1:4222", "FAENA_NATS_URLS is no setting of this daemon, it is one of faena-api: remove it here"},
 		{"duration without a unit", "FAENA_WORKER_IDLE_TTL=90", `FAENA_WORKER_IDLE_TTL is "90": it cannot be read; right would be a duration such as 500ms, 90s, 10m or 24h`},
 		{"duration out of range", "FAENA_DRAIN_AFTER=11m", "FAENA_DRAIN_AFTER is 11m, must be from 0s to 10m"},
@@ -272,7 +272,7 @@ func TestLoadAPI(t *testing.T) {
 	})
 	t.Run("an unknown setting", func(t *testing.T) {
 		_, err := LoadAPI(append([]string{"FAENA_COLOUR=red"}, local...))
-		if want := "a setting is wrong: FAENA_COLOUR is no setting of this daemon: remove it; all settings are in docs/settings.md, and in /etc/faena/api.env of the package"; err == nil ||
+		if want := "a setting is wrong: FAENA_COLOUR is no setting of this daemon: remove it; all settings are in docs/settings.md (/usr/share/doc/faena-cli), and in /etc/faena/api.env of the package"; err == nil ||
 			err.Error() != want {
 			t.Errorf("the error is %v\nwant %s", err, want)
 		}
@@ -369,7 +369,7 @@ func TestLoadWorker(t *testing.T) {
 		"no server":               {"FAENA_NATS_URLS=,", "FAENA_NATS_URLS is empty, must name a server such as nats://127.0.0.1:4222"},
 		"replicas":                {"FAENA_NATS_REPLICAS=2", "FAENA_NATS_REPLICAS is 2, must be 1 or 3"},
 		"unreadable seed":         {"FAENA_NATS_NKEY_FILE=/nonexistent", `FAENA_NATS_NKEY_FILE is "/nonexistent": it cannot be read: no such file or directory; right would be the path of a file that this daemon and no stranger may read (chmod 0600)`},
-		"no setting":              {"FAENA_COLOUR=red", "FAENA_COLOUR is no setting of this daemon: remove it; all settings are in docs/settings.md, and in /etc/faena/worker.env of the package"},
+		"no setting":              {"FAENA_COLOUR=red", "FAENA_COLOUR is no setting of this daemon: remove it; all settings are in docs/settings.md (/usr/share/doc/faena-cli), and in /etc/faena/worker.env of the package"},
 		"the API's setting":       {"FAENA_AUTH=local", "FAENA_AUTH is no setting of this daemon, it is one of faena-api: remove it here"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -73,7 +73,8 @@ type Worker struct {
 // Serve is how the REST API is served.
 type Serve struct {
 	// Listen is the address of the REST API. Beyond loopback it needs FAENA_TLS_CERT_FILE and FAENA_TLS_KEY_FILE. Where systemd
-	// opens the socket, as with the packages, that of faena-api.socket counts instead: systemctl edit faena-api.socket.
+	// opens the socket, as with the packages, that of faena-api.socket counts instead: systemctl edit faena-api.socket, or a file
+	// in /etc/systemd/system/faena-api.socket.d.
 	Listen Address `envconfig:"LISTEN"`
 	// OperationsListen is the address of /metrics, /healthz and /readyz. It asks nobody who he is: keep it behind a
 	// firewall.

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-const listed = "all settings are in docs/settings.md"
+const listed = "all settings are in docs/settings.md (/usr/share/doc/faena-cli)"
 
 func (*Up) listed() string     { return listed }
 func (*API) listed() string    { return listed + ", and in /etc/faena/api.env of the package" }

@@ -190,7 +190,7 @@ func (p *program) usage(c command) string {
 }
 
 func (p *program) help() {
-	fmt.Fprintf(p.out, "%s\nSettings are environment variables; docs/settings.md lists them.\n\n", p.about)
+	fmt.Fprintf(p.out, "%s\nSettings are environment variables; docs/settings.md (/usr/share/doc/faena-cli) lists them.\n\n", p.about)
 	fmt.Fprintf(p.out, "  %s\n      Run the daemon.\n  %s --check-config\n      Check the settings, and the files that they name.\n"+
 		"  %s --version\n      Print the version.\n", p.name, p.name, p.name)
 	for _, c := range p.commands {
