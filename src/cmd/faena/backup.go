@@ -23,7 +23,7 @@ func (a *app) backupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "backup FILE", Short: "Back up the appliance on this host, encrypted (root only)", Args: exactly(1),
 		Long: `Back up the appliance on this host: documents, queue, users, keys and settings, as of one moment, into a file that age encrypts.
-Give public keys, of which any opens it (age-keygen makes one), or a file with a passphrase. "-" is standard output.
+Give public keys, of which any opens it (age-keygen of the package age makes one), or a file with a passphrase. "-" is standard output.
 Activations go on meanwhile; new ones wait a moment, and are refused with 503 backup_in_progress where that takes more than five seconds.
 Keep what opens the backup on another host: without it nothing can be restored.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -120,11 +120,11 @@ func (a *app) tellRestored(done *wiring.Restored, resume bool) {
 			a.say("and %d more", more)
 		}
 	}
-	a.say("Not in a backup, and to be carried over by hand: drop-ins in /etc/systemd/system/faena-*.d (one may have the API's port), then\n" +
-		"systemctl daemon-reload; /etc/docker/daemon.json, /etc/docker/certs.d; CAs in /usr/local/share/ca-certificates.")
+	a.say("Not in a backup, and to be carried over by hand: drop-ins in /etc/systemd/system/faena-*.d (one may have the API's port), with a\n" +
+		"systemctl daemon-reload; /etc/docker/daemon.json and /etc/docker/certs.d; CAs in /usr/local/share/ca-certificates.")
 	if name, err := os.Hostname(); err != nil || name != head.Host {
-		a.say("The certificate names %s, not this host. Another one of the same CA is made by: rm /etc/faena/tls/server.pem\n"+
-			"/etc/credstore/faena-api.tls_key; systemctl restart faena-one-host", head.Host)
+		a.say("The certificate names %s, not this host. Another one of the same CA is made by:\n"+
+			"  rm /etc/faena/tls/server.pem /etc/credstore/faena-api.tls_key; systemctl restart faena-one-host", head.Host)
 	}
 	a.say("Now: systemctl start faena.target")
 }
