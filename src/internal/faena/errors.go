@@ -106,8 +106,11 @@ func IsKind(err error, k Kind) bool {
 // NotFound makes the error for a thing that does not exist for this caller. what is the noun: "function",
 // "activation", "user", "revision".
 func NotFound(what, name string) *Error {
-	return &Error{Kind: KindNotFound, Reason: what + "_not_found", Component: ComponentCaller,
-		Message: fmt.Sprintf("There is no %s %q.", what, name)}
+	e := &Error{Kind: KindNotFound, Reason: what + "_not_found", Component: ComponentCaller, Message: fmt.Sprintf("There is no %s %q.", what, name)}
+	if what == "activation" { // who looks for another user's, which may be there or not
+		e.Message = fmt.Sprintf("You have no activation %q. Each user, an admin too, sees only their own.", name)
+	}
+	return e
 }
 
 // Invalid makes the error for input that breaks rules, one FieldError each.
