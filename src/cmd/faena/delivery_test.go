@@ -163,6 +163,12 @@ func testDrain(a *account, s *site) {
 	if table := a.faena("workers"); !strings.Contains(table, "draining") {
 		a.t.Errorf("the table is\n%s", table)
 	}
+	if got := a.run(nil, "doctor"); got.code != exitFailed || !strings.Contains(got.out, "no worker is ready: "+s.worker+" was drained: faena workers resume "+s.worker) {
+		a.t.Errorf("the doctor says: %+v", got)
+	}
+	faenatest.Eventually(a.t, 20*time.Second, "the API says it", func() bool {
+		return strings.Contains(a.run(nil, "doctor").out, "workers: none of group default is ready: It was drained: faena workers resume "+s.worker)
+	})
 	waits := a.async("drained", "")
 	if r := a.reaches(running1, ended); r.State != client.StateSucceeded {
 		a.t.Errorf("what ran is %+v", r)

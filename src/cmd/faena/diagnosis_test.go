@@ -98,6 +98,11 @@ func TestDoctor_Troubles(t *testing.T) {
 		}, []string{"docker engines BAD w1, w3: the kernel limits no container's processes, ", "docker engines BAD w3: the network of functions has addresses for 13 containers, ",
 			"docker engines advice w1: every worker pulls from Docker Hub itself, ", "docker engines BAD "}},
 		{"a worker that is not ready", func() { c.workers[1].NotReady = "The disk has 3 MiB free." }, []string{"worker w2 BAD The disk has 3 MiB free."}},
+		{"all workers are drained", func() {
+			for i := range c.workers {
+				c.workers[i].Draining, c.workers[i].NotReady = true, "It was drained: faena workers resume "+c.workers[i].ID
+			}
+		}, []string{"worker w2 advice It was drained: faena workers resume w2\n", "workers BAD no worker is ready: w3 was drained: faena workers resume w3\n"}},
 		{"packets that are not filtered", func() { c.workers[1].Unfiltered = "it may not" },
 			[]string{"packets of w2 BAD functions reach its host and whatever it reaches: it may not. Mend that ", "take FAENA_ALLOW_UNFILTERED away"}},
 		{"no diagnosis", func() {

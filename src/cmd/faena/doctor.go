@@ -133,11 +133,15 @@ func (d *doctor) workers(ctx context.Context, c *client.Client) []client.Worker 
 		d.note("workers", "only an admin sees them", nil)
 		return nil
 	}
-	ready := 0
+	ready, remedy := 0, "look at the log of faena-worker, or of faena up"
 	for _, w := range list.Items {
-		if w.Ready {
+		switch {
+		case w.Ready:
 			ready++
-		} else if !w.Draining {
+		case w.Draining && w.NotReady != "": // as somebody has asked
+			remedy = w.ID + " was drained: faena workers resume " + w.ID
+			d.findings = append(d.findings, finding{Check: "worker " + w.ID, OK: true, Advice: true, Detail: w.NotReady})
+		case !w.Draining:
 			d.note("worker "+w.ID, "", errors.New(w.NotReady))
 		}
 		if w.Unfiltered != "" {
@@ -146,7 +150,7 @@ func (d *doctor) workers(ctx context.Context, c *client.Client) []client.Worker 
 		}
 	}
 	if err == nil && ready == 0 {
-		err = errors.New("no worker is ready: look at the log of faena-worker, or of faena up")
+		err = errors.New("no worker is ready: " + remedy)
 	}
 	d.note("workers", fmt.Sprintf("%d of %d ready", ready, len(list.Items)), err)
 	d.engines(list.Items)

@@ -324,6 +324,21 @@ func TestTransient(t *testing.T) {
 	}
 }
 
+// Workers that were drained take nothing until somebody ends that, one that is being stopped is back soon.
+func TestGauge_HasWorker_Draining(t *testing.T) {
+	for name, has := range map[string]bool{"": true, "It was drained: faena workers resume w": false} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newGauge(nil, nil, nil)
+			for began := time.Now(); time.Since(began) < 2*notReadyGrace; _ = sleep(t.Context(), gaugeEvery) {
+				g.seenNow([]faena.Worker{{ID: "w", Group: "g", Places: 1, Draining: true, NotReady: name}})
+				if got, why := g.hasWorker("g"); got != (has || time.Since(began) < notReadyGrace) || !strings.HasSuffix(why, name) {
+					t.Fatalf("%q: after %v it has one is %v, because %q", name, time.Since(began), got, why)
+				}
+			}
+		})
+	}
+}
+
 // Workers that are there but take nothing are told at once, and count as none after a while.
 func TestGauge_HasWorker(t *testing.T) {
 	now := time.Now()

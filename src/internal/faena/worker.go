@@ -13,13 +13,13 @@ type Worker struct {
 	Group       string    `json:"group"`
 	Host        string    `json:"host"`
 	Version     string    `json:"version"`
-	Places      int       `json:"places"`       // activations that it runs at once
-	MemoryBytes int64     `json:"memory_bytes"` // that containers may use together
-	MilliCPUs   int64     `json:"milli_cpus"`   // that containers may use together, in thousandths
-	Busy        int       `json:"busy"`         // places in use
-	Containers  int       `json:"containers"`   // in its pool, idle and starting ones included
-	Draining    bool      `json:"draining,omitempty"`
-	NotReady    string    `json:"not_ready,omitempty"`  // why it takes nothing, in a sentence; empty when it is ready
+	Places      int       `json:"places"`               // activations that it runs at once
+	MemoryBytes int64     `json:"memory_bytes"`         // that containers may use together
+	MilliCPUs   int64     `json:"milli_cpus"`           // that containers may use together, in thousandths
+	Busy        int       `json:"busy"`                 // places in use
+	Containers  int       `json:"containers"`           // in its pool, idle and starting ones included
+	Draining    bool      `json:"draining,omitempty"`   // it takes nothing more: it was asked to, which NotReady says then, or is being stopped
+	NotReady    string    `json:"not_ready,omitempty"`  // why it takes nothing, in a sentence; empty when it is ready, or is being stopped
 	Unfiltered  string    `json:"unfiltered,omitempty"` // why its functions reach whatever its host reaches; empty where packet rules hold
 	StartedAt   time.Time `json:"started_at"`
 	SeenAt      time.Time `json:"seen_at"`

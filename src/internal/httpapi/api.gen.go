@@ -842,7 +842,7 @@ type Worker struct {
 	// MilliCpus That containers may use together, in thousandths.
 	MilliCpus int64 `json:"milli_cpus"`
 
-	// NotReady Why it takes nothing.
+	// NotReady Why it takes nothing, for example since it was drained; absent while it is being stopped.
 	NotReady string `json:"not_ready,omitempty"`
 
 	// Places Activations that it runs at once.

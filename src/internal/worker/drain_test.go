@@ -55,7 +55,8 @@ func TestWorker_Drain(t *testing.T) {
 
 	drained := make(chan error, 1)
 	go func() { drained <- h.Drain(context.WithoutCancel(t.Context())) }()
-	faenatest.Eventually(t, patience, "it tells that it drains", func() bool { w := h.heartbeat(); return w != nil && w.Draining })
+	// Since it is being stopped, nobody waits for somebody to resume it.
+	faenatest.Eventually(t, patience, "it tells that it drains", func() bool { w := h.heartbeat(); return w != nil && w.Draining && w.NotReady == "" })
 	slow.let()
 	heir := s.run("heir", loopback)
 	for _, id := range []string{pulls, waits} {
@@ -128,7 +129,7 @@ func TestWorker_DrainOnRequest(t *testing.T) {
 		t.Helper()
 		faenatest.Eventually(t, patience, fmt.Sprintf("its heartbeat says draining %v", draining), func() bool {
 			w := h.heartbeat()
-			return w != nil && w.Draining == draining && w.NotReady == ""
+			return w != nil && w.Draining == draining && (w.NotReady == "It was drained: faena workers resume "+h.id) == draining && (draining || w.NotReady == "")
 		})
 		want := 0
 		if draining {

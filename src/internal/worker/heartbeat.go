@@ -44,6 +44,9 @@ func (w *Worker) Describe() faena.Worker {
 		Places: w.o.Capacity.Places, MemoryBytes: w.o.Capacity.MemoryBytes, MilliCPUs: w.o.Capacity.MilliCPUs,
 		Busy: int(w.busy.Load()), Containers: s.Starting + s.Idle + s.Busy, NotReady: w.gate.notReady(), Unfiltered: w.o.Unfiltered,
 		StartedAt: w.started, SeenAt: clock.Now(), Draining: w.gate.drains(), Engine: w.advice()}
+	if d.Draining { // until somebody ends that; one that is being stopped is away soon, or back
+		d.NotReady = "It was drained: faena workers resume " + w.o.ID
+	}
 	select {
 	case <-w.draining:
 		d.Draining = true
