@@ -80,7 +80,7 @@ func (d *doctor) examine(ctx context.Context) {
 		if f, ok := errors.AsType[*client.Failure](err); ok {
 			err = fmt.Errorf("it is there, but not ready: %v", f.Missing)
 		} else {
-			err = fmt.Errorf("%w: is it running (faena up), and is the address right?", err)
+			err = fmt.Errorf("%w. %s", err, whereToLook(err))
 		}
 		d.note("appliance", "", err)
 		return

@@ -113,7 +113,8 @@ func TestUp_Certificate(t *testing.T) {
 	if got := a.run(nil, "functions", "--profile", "there"); got.code != exitOK { // from another directory
 		t.Errorf("called with the CA: %+v", got)
 	}
-	if got := login(); got.code != exitUnavailable || !strings.Contains(got.err, "certificate") {
+	if got := login(); got.code != exitUnavailable || !strings.Contains(got.err, "certificate") || !strings.Contains(got.err, "with --cacert FILE") ||
+		strings.Contains(got.err, "faena up") {
 		t.Errorf("login without the CA: %+v", got)
 	}
 	if got := login("--cacert", key); got.code != exitUsage || !strings.Contains(got.err, "no certificate") {

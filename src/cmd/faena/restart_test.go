@@ -46,7 +46,7 @@ func TestUp_Killed(t *testing.T) {
 	}
 	for _, args := range [][]string{{"get", done}, {"invoke", "echo", "x"}, {"functions"}, {"deploy", "f", "--image", "example.org/f"},
 		{"deploy", "f", "--from-engine", image}} {
-		if got := a.run(nil, args...); got.code != exitUnavailable || got.out != "" || !strings.Contains(got.err, "Is it running (faena up), and is the address right?") {
+		if got := a.run(nil, args...); got.code != exitUnavailable || got.out != "" || !strings.Contains(got.err, "\nIs it running (of the packages: systemctl status faena-api; without them: faena up), and is the address right?") {
 			t.Errorf("without an appliance %s: %+v", args[0], got)
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -275,9 +276,17 @@ func describe(err error) string {
 func describeOwn(err error) string {
 	text := err.Error()
 	if errors.Is(err, client.ErrAway) && !errors.Is(err, client.ErrBroken) {
-		return text + "\nIs it running (faena up), and is the address right?"
+		return text + "\n" + whereToLook(err)
 	}
 	return text
+}
+
+// whereToLook says what to do where no answer has come.
+func whereToLook(err error) string {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "Log in again with --cacert FILE, the CA of its certificate (with the packages /etc/faena/tls/ca.pem of its host), and at an address that the certificate has."
+	}
+	return "Is it running (of the packages: systemctl status faena-api; without them: faena up), and is the address right?"
 }
 
 func indent(text string) string {

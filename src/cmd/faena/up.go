@@ -37,6 +37,11 @@ Settings are environment variables; docs/settings.md (/usr/share/doc/faena-cli) 
 			if err != nil {
 				return usage{err}
 			}
+			if os.Geteuid() == 0 && a.env("FAENA_DATA_DIR")+a.env("STATE_DIRECTORY") == "" {
+				if err := second(apiUnit); err != nil {
+					return usage{err}
+				}
+			}
 			c.Worker.AllowUnfiltered = c.Worker.AllowUnfiltered || unfiltered
 			limitMemory()
 			ctx := cmd.Context()
@@ -64,6 +69,18 @@ Settings are environment variables; docs/settings.md (/usr/share/doc/faena-cli) 
 	cmd.Flags().BoolVar(&unfiltered, "allow-unfiltered", false,
 		"run functions also where their packets cannot be filtered: they reach this host then, and all that it reaches")
 	return cmd
+}
+
+// apiUnit is there where the packages are installed.
+const apiUnit = "/usr/lib/systemd/system/faena-api.service"
+
+// second refuses what would be a second, empty appliance on a host on which the API's unit is: few who type it there want that.
+func second(unit string) error {
+	if _, err := os.Stat(unit); err != nil {
+		return nil
+	}
+	return fmt.Errorf("this host has %s, whose appliance this one knows nothing of: systemctl status faena-nats faena-api faena-worker shows it, and "+
+		"systemctl start faena.target starts it. If a second one is wanted, name its directory in FAENA_DATA_DIR", unit)
 }
 
 // memoryLimit is when the appliance begins to give memory back sooner, unless GOMEMLIMIT says otherwise. The messaging
