@@ -78,6 +78,18 @@ func WorkerDataDir(environ []string) string {
 	return w.DataDir
 }
 
+// StartedBySystemd reports whether systemd itself has started the process with this id and environ, and not a shell below such a process.
+func StartedBySystemd(environ []string, pid int) bool {
+	return parse(environ)["SYSTEMD_EXEC_PID"] == strconv.Itoa(pid)
+}
+
+// Credential is the name under which systemd passes the secret that a setting names: FAENA_TLS_KEY_FILE is faena.tls_key.
+func (s Setting) Credential() string { return credentialOf(s.Name) }
+
+func credentialOf(setting string) string {
+	return "faena." + strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(setting, prefix), "_FILE"))
+}
+
 // daemon is the settings of one daemon.
 type daemon interface {
 	complete(env environment)
@@ -190,14 +202,13 @@ func (s *Setting) set(env environment) error {
 	return nil
 }
 
-// credential looks for the secret of a setting among those that systemd passed: FAENA_TLS_KEY_FILE is faena.tls_key.
+// credential looks for the secret of a setting among those that systemd passed.
 func credential(env environment, setting string) (path string, ok bool) {
 	dir := env["CREDENTIALS_DIRECTORY"]
 	if dir == "" {
 		return "", false
 	}
-	name := strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(setting, prefix), "_FILE"))
-	path = filepath.Join(dir, "faena."+name)
+	path = filepath.Join(dir, credentialOf(setting))
 	_, err := os.Stat(path)
 	return path, !errors.Is(err, os.ErrNotExist)
 }

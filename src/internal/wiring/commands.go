@@ -27,7 +27,8 @@ func APIMain(ctx context.Context, args []string, in io.Reader, out, errs io.Writ
 
 func apiProgram(in io.Reader, out, errs io.Writer, environ []string) *program {
 	dir, socket := config.APIPaths(environ)
-	p := &program{name: "faena-api", about: "faena-api is one API of an installation: REST in front, the queue behind it.", in: in, out: out, err: errs}
+	p := &program{name: "faena-api", about: "faena-api is one API of an installation: REST in front, the queue behind it.", in: in, out: out, err: errs,
+		settings: config.Settings(new(config.API)), service: config.StartedBySystemd(environ, os.Getpid())}
 	p.load = func() (configured, error) {
 		c, err := config.LoadAPI(environ)
 		return configured{log: c.Log, check: func() error { return checkAPI(c) },
@@ -43,8 +44,9 @@ func WorkerMain(ctx context.Context, args []string, in io.Reader, out, errs io.W
 }
 
 func workerProgram(in io.Reader, out, errs io.Writer, environ []string) *program {
-	p := &program{name: "faena-worker", in: in, out: out, err: errs,
-		about: "faena-worker is one worker of an installation: it takes activations from the queue and runs them on the local Docker Engine."}
+	p := &program{name: "faena-worker", in: in, out: out, err: errs, settings: config.Settings(new(config.Worker)),
+		service: config.StartedBySystemd(environ, os.Getpid()),
+		about:   "faena-worker is one worker of an installation: it takes activations from the queue and runs them on the local Docker Engine."}
 	p.load = func() (configured, error) {
 		c, err := config.LoadWorker(environ)
 		return configured{log: c.Log, check: func() error { return checkWorker(c) }, run: func(ctx context.Context, log *slog.Logger) error {

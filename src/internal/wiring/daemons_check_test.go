@@ -2,6 +2,7 @@ package wiring_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -81,6 +82,7 @@ func TestMain_CheckConfig(t *testing.T) {
 	t.Parallel()
 	good, bad := badSettingsOf(t)
 	for worker, main := range map[bool]mainFunc{false: wiring.APIMain, true: wiring.WorkerMain} {
+		good[worker] = append(good[worker], fmt.Sprintf("SYSTEMD_EXEC_PID=%d", os.Getpid()))
 		if r := command(t, main, good[worker], "", "--check-config"); r.code != 0 || r.out+r.errs != "" {
 			t.Errorf("good settings of the worker (%v) end with %d: %s%s", worker, r.code, r.out, r.errs)
 		}
@@ -111,8 +113,39 @@ func TestMain_CheckConfig(t *testing.T) {
 			}
 		})
 	}
-	if dir := strings.TrimPrefix(good[true][len(good[true])-1], "FAENA_DATA_DIR="); exists(dir) {
+	if dir := strings.TrimPrefix(good[true][len(good[true])-2], "FAENA_DATA_DIR="); exists(dir) {
 		t.Errorf("%s was made", dir)
+	}
+}
+
+// In a shell it says whose settings it has checked, and how the unit's are: with all that the unit of the packages names.
+func TestMain_CheckConfig_InAShell(t *testing.T) {
+	t.Parallel()
+	good, _ := badSettingsOf(t)
+	for worker, name := range map[bool]string{false: "api", true: "worker"} {
+		main := map[bool]mainFunc{false: wiring.APIMain, true: wiring.WorkerMain}[worker]
+		unit, err := os.ReadFile(filepath.Join("..", "..", "..", "systemd", "faena-"+name+".service"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"checked was what this shell has set", "\n  systemd-run ", "--uid=faena-" + name + " ", " /usr/bin/faena-" + name + " --check-config\n"}
+		for line := range strings.Lines(string(unit)) {
+			if line = strings.TrimSpace(line); strings.HasPrefix(line, "LoadCredential=") || strings.HasPrefix(line, "EnvironmentFile=") {
+				want = append(want, " -p "+line+" ")
+			}
+		}
+		// systemd's are the daemons, and not what is typed into a shell below one.
+		for code, environ := range map[int][]string{0: changed(good[worker], []string{"SYSTEMD_EXEC_PID=1"}), 3: changed(good[worker], []string{"FAENA_COLOUR=red"})} {
+			r := command(t, main, environ, "", "--check-config")
+			for _, want := range want {
+				if !strings.Contains(r.errs, want) {
+					t.Errorf("of %s there is no %q: %s", name, want, r.errs)
+				}
+			}
+			if r.code != code || r.out != "" || strings.Count(r.errs, " -p ") != len(want)-3 || strings.HasPrefix(r.errs, "faena-"+name+": FAENA_COLOUR is no setting") != (code == 3) {
+				t.Errorf("%s ends with %d, want %d: %s", name, r.code, code, r.errs)
+			}
+		}
 	}
 }
 

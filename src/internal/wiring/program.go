@@ -32,6 +32,8 @@ type program struct {
 	// load reads the settings. With an error what it returns only says how to log.
 	load     func() (configured, error)
 	commands []command
+	settings []config.Setting
+	service  bool // it is systemd's, and no person's
 }
 
 // configured is a daemon with its settings.
@@ -65,11 +67,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 		return exitOK
 	}
 	if len(args) == 1 && args[0] == "--check-config" {
-		if c, err := p.checked(); err != nil {
-			p.complain(c.log, err)
-			return exitSettings
-		}
-		return exitOK
+		return p.check()
 	}
 	for _, c := range p.commands {
 		if name := strings.Fields(c.name); len(args) >= len(name) && slices.Equal(args[:len(name)], name) {
@@ -105,6 +103,39 @@ func (p *program) daemon(ctx context.Context) int {
 		return exitSettings
 	}
 	return exitFailed
+}
+
+// check is --check-config. Whoever types it into a shell is told that the service's settings are others, and what checks these.
+func (p *program) check() int {
+	c, err := p.checked()
+	if err != nil {
+		p.complain(c.log, err)
+	}
+	if !p.service {
+		fmt.Fprintf(p.err, "%s: checked was what this shell has set, and not the service's own: these are in %s, and /etc/credstore. To check them, as root:\n%s\n",
+			p.name, p.envFile(), p.checkOfUnit())
+	}
+	if err != nil {
+		return exitSettings
+	}
+	return exitOK
+}
+
+// envFile is where the unit of the packages has its settings.
+func (p *program) envFile() string {
+	return "/etc/faena/" + strings.TrimPrefix(p.name, "faena-") + ".env"
+}
+
+// checkOfUnit is a command that runs the check with what the unit of the packages gives to its daemon.
+func (p *program) checkOfUnit() string {
+	words := []string{"systemd-run", "--quiet", "--wait", "--pipe", "--uid=" + p.name,
+		`-p "Environment=$(systemctl show -P Environment ` + p.name + `)"`, "-p EnvironmentFile=-" + p.envFile()}
+	for _, s := range p.settings {
+		if s.Secret {
+			words = append(words, "-p LoadCredential="+s.Credential()+":"+p.name+strings.TrimPrefix(s.Credential(), "faena"))
+		}
+	}
+	return "  " + strings.Join(append(words, "/usr/bin/"+p.name, "--check-config"), " ")
 }
 
 // checked is the daemon with its settings and what they name, all of which is well unless there is an error.

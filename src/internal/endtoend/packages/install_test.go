@@ -27,6 +27,7 @@ func TestOneHost(t *testing.T) {
 	t.Run("hardening", func(t *testing.T) { testHardening(t, h) })
 	t.Run("deaths", func(t *testing.T) { testDeaths(t, h) })
 	t.Run("wrong", func(t *testing.T) { testWrong(t, h) })
+	t.Run("shell", func(t *testing.T) { testShell(t, h) })
 	t.Run("one host", func(t *testing.T) { testOneHostUnit(t, h) })
 	t.Run("full", func(t *testing.T) { testFull(t, h) })
 	t.Run("starts", func(t *testing.T) { testStarts(t, h) })

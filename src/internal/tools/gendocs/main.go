@@ -93,7 +93,8 @@ func daemon(m wiring.Manual, file string) string {
 	}
 	say("# DESCRIPTION\n\n%s Without arguments it is the daemon, which systemd starts as %s.service.\n", m.About, m.Name)
 	say("# OPTIONS\n")
-	say("**--check-config**\n: Check the settings, and the files that they name, and end. Nothing is contacted, nothing is changed.\n")
+	say("**--check-config**\n: Check the settings, and the files that they name, and end. Nothing is contacted, nothing is changed. " +
+		"In a shell these are the shell's: it prints the command that checks the service's.\n")
 	say("**--version**\n: Print the version.\n")
 	say("**--help**\n: Print the commands; behind a command: what it does.\n")
 	say("# COMMANDS\n")
