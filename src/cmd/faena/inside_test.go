@@ -98,7 +98,7 @@ func testDoctor(a *account, s *site) {
 	bad("stranger", s.url, "wrong")
 	for _, c := range []struct{ profile, check, says string }{
 		{"none", "login", "there is no login"},
-		{"away", "appliance", "is it running"},
+		{"away", "appliance", "Is it running (of the packages: systemctl status faena-api"},
 		{"stranger", "credentials", "unauthenticated"},
 	} {
 		a.t.Run(c.profile, func(t *testing.T) {
