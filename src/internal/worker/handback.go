@@ -18,20 +18,13 @@ func (w *Worker) giveBack(a *activation, delay time.Duration) {
 	}
 }
 
-// meetCopy deals with a message that is held here already. Where its holder confirms it, the server has forgotten that it had delivered
-// it, and takes these confirmations for this delivery too: any answer would give the message to somebody who takes the holder for lost.
-// Where its holder could not confirm it for too long it gives up or settles, and the copy comes back later and finds out.
-func (w *Worker) meetCopy(a *activation) {
-	if h := w.held.get(a.id); h != nil && h.delivery.Sequence == a.delivery.Sequence && !h.lapsed(w.every.fence) {
-		a.entry.clear()
-		return
-	}
-	w.giveBack(a, copyPause)
-}
-
 // handOver hands a message back at once. One whose hold is doubtful is left to the server, which delivers it again: an answer would
 // take effect on whoever holds it meanwhile.
 func (w *Worker) handOver(a *activation) {
+	if w.runs(a) {
+		a.entry.clear()
+		return
+	}
 	if a.lapsed(w.every.fence) {
 		a.entry.clear()
 		w.logOf(a).Warn("an activation was not handed back: it was not confirmed for too long")
@@ -44,6 +37,13 @@ func (w *Worker) handOver(a *activation) {
 		w.logOf(a).Warn("a message could not be handed back", "error", err)
 	}
 	failpoint.Hit("worker/nak-sent")
+}
+
+// runs reports of a copy of what is held here whether its holder runs it, and confirms it: the server has forgotten that it had delivered
+// it, and takes these confirmations for the copy too. Handed back it would come to somebody who takes the holder for lost.
+func (w *Worker) runs(a *activation) bool {
+	h := w.held.get(a.id)
+	return h != nil && h != a && h.delivery.Sequence == a.delivery.Sequence && h.now().attempt != 0 && !h.lapsed(w.every.fence)
 }
 
 // setAside gives up an activation that this worker has not started. One whose hold is doubtful, or somebody else's, is left to the

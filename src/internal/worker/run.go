@@ -38,7 +38,9 @@ func (w *Worker) handle(duty, running context.Context, e *entry, d Delivery) {
 	e.hold(&a.delivery, time.Duration(a.confirmedAt.Load()))
 	if a.id != "" {
 		if !w.held.add(a) {
-			w.meetCopy(a)
+			// It was delivered again while it is held here. Its holder goes on, fences or settles; this copy comes back later and
+			// finds out, unless it is run here.
+			w.giveBack(a, copyPause)
 			return
 		}
 		defer w.held.remove(a)
