@@ -91,7 +91,7 @@ func (o *BackupOptions) ask(ctx context.Context) (*http.Response, error) {
 		return nil, err
 	}
 	if err := refusedIn(res); err != nil {
-		_ = res.Body.Close()
+		_ = res.Body.Close() // the first error is the one that counts
 		return nil, fmt.Errorf("faena-api: %w", err)
 	}
 	return res, nil

@@ -174,7 +174,7 @@ func askAdmin(ctx context.Context, socket, method, path string, body any) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = res.Body.Close() }()
+	defer func() { _ = res.Body.Close() }() // it was read
 	if err := refusedIn(res); err != nil {
 		return nil, err
 	}

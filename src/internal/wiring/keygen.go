@@ -59,7 +59,7 @@ func ReadKeys(file string, stdin io.Reader) (keys PublicKeys, err error) {
 		if err != nil {
 			return keys, fmt.Errorf("read the keys: %w", err)
 		}
-		defer func() { _ = f.Close() }()
+		defer func() { _ = f.Close() }() // it is read only
 		from = f
 	}
 	d := json.NewDecoder(io.LimitReader(from, maxKeys))
